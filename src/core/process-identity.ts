@@ -1,0 +1,81 @@
+import { readdirSync, readFileSync } from "node:fs";
+import * as v from "valibot";
+
+/**
+ * A process for good: a pid alone is reused, and after a reboot every pid belongs to somebody else.
+ * `startTime` is field 22 of /proc/PID/stat (clock ticks since boot; proc(5)).
+ */
+export const ProcessIdentitySchema = v.object({
+  pid: v.pipe(v.number(), v.integer(), v.minValue(1)),
+  startTime: v.string(),
+  bootId: v.string(),
+});
+export type ProcessIdentity = v.InferOutput<typeof ProcessIdentitySchema>;
+
+let cachedBootId: string | undefined;
+/** This boot of the machine: /proc/sys/kernel/random/boot_id. */
+export function bootId(): string {
+  cachedBootId ??= readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
+  return cachedBootId;
+}
+
+/** State letter and start time of a process, or undefined if there is none. */
+function statOf(pid: number): { state: string; startTime: string } | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
+    // The command name is in parentheses and may hold spaces and parentheses itself: count from the last one.
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    return { state: fields[0] ?? "", startTime: fields[19] ?? "" };
+  } catch {
+    return undefined;
+  }
+}
+
+/** The identity of a process that runs now, or undefined. */
+export function identify(pid: number): ProcessIdentity | undefined {
+  const stat = statOf(pid);
+  return stat && { pid, startTime: stat.startTime, bootId: bootId() };
+}
+
+let cachedSelf: ProcessIdentity | undefined;
+export function ownIdentity(): ProcessIdentity {
+  cachedSelf ??= identify(process.pid)!;
+  return cachedSelf;
+}
+
+/** True while exactly this process runs; a zombie does not. */
+export function isAlive(identity: ProcessIdentity): boolean {
+  if (identity.bootId !== bootId()) return false;
+  const stat = statOf(identity.pid);
+  return stat !== undefined && stat.startTime === identity.startTime && stat.state !== "Z" && stat.state !== "X";
+}
+
+/** Sends a signal if exactly this process still runs; says whether it was sent. */
+export function signalProcess(identity: ProcessIdentity, signal: NodeJS.Signals): boolean {
+  if (!isAlive(identity)) return false;
+  try {
+    return process.kill(identity.pid, signal);
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Processes of this machine with `text` in their argument list. A VM that was started and not yet recorded when its
+ * starter died is found this way, by the unique directory in its arguments.
+ */
+export function findProcessesByArgument(text: string): ProcessIdentity[] {
+  const found: ProcessIdentity[] = [];
+  for (const entry of readdirSync("/proc")) {
+    const pid = Number(entry);
+    if (!Number.isInteger(pid) || pid === process.pid) continue;
+    try {
+      if (!readFileSync(`/proc/${pid}/cmdline`, "utf8").includes(text)) continue;
+    } catch {
+      continue;
+    }
+    const identity = identify(pid);
+    if (identity) found.push(identity);
+  }
+  return found;
+}

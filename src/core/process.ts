@@ -1,0 +1,125 @@
+import { type ChildProcess, type SpawnOptions, spawn } from "node:child_process";
+import { isErrno, MvmError } from "./errors.ts";
+
+/** The one place that starts processes. */
+
+export interface RunOptions {
+  cwd?: string;
+  env?: NodeJS.ProcessEnv;
+  /** Written to standard input, which is then closed. Without it, standard input is empty. */
+  input?: string | Uint8Array;
+  signal?: AbortSignal;
+  /** Whole run; past it the process group is killed and `PROCESS_TIMEOUT` thrown. */
+  timeoutMs?: number;
+  /** Called with each line of standard error as it comes. */
+  onStderrLine?: (line: string) => void;
+  /** How to get the program where it is missing: "apt-get install nix-bin". */
+  installHint?: string;
+}
+
+export interface RunResult {
+  /** 128 + the signal's number if it died of one. */
+  exitCode: number;
+  stdout: string;
+  stderr: string;
+}
+
+/** More output than this of one stream is cut at the front: no command of ours prints it in health. */
+const MAX_CAPTURE_CHARACTERS = 64 * 1024 * 1024;
+/** How long a cancelled process may take to end after SIGTERM. */
+const TERMINATE_GRACE_MS = 1000;
+
+/**
+ * Runs a program to its end and returns what it printed, whatever its exit code.
+ * @throws MvmError `PROGRAM_MISSING`, `PROCESS_TIMEOUT`; the signal's reason when aborted
+ */
+export async function run(command: string, args: readonly string[], options: RunOptions = {}): Promise<RunResult> {
+  options.signal?.throwIfAborted();
+  const child = await spawnChecked(
+    command,
+    args,
+    { cwd: options.cwd, env: options.env, stdio: ["pipe", "pipe", "pipe"], detached: true },
+    options.installHint,
+  );
+  child.stdin!.on("error", () => {}); // a program may end without reading its input
+  child.stdin!.end(options.input ?? "");
+  const stdout = collect(child.stdout!);
+  const stderr = collect(child.stderr!, options.onStderrLine);
+  let timedOut = false;
+  const end = () => endGroup(child);
+  const timer = options.timeoutMs
+    ? setTimeout(() => {
+        timedOut = true;
+        end();
+      }, options.timeoutMs)
+    : undefined;
+  options.signal?.addEventListener("abort", end, { once: true });
+  try {
+    const exitCode = await exitOf(child);
+    if (timedOut) throw new MvmError("PROCESS_TIMEOUT", `${command} did not end within ${options.timeoutMs} ms`);
+    options.signal?.throwIfAborted();
+    return { exitCode, stdout: stdout(), stderr: stderr() };
+  } finally {
+    clearTimeout(timer);
+    options.signal?.removeEventListener("abort", end);
+  }
+}
+
+/** Spawns and waits until the program has really started. @throws MvmError `PROGRAM_MISSING` */
+export function spawnChecked(
+  command: string,
+  args: readonly string[],
+  options: SpawnOptions,
+  installHint?: string,
+): Promise<ChildProcess> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(command, args, options);
+    child.once("spawn", () => resolve(child));
+    child.once("error", (error) => {
+      if (isErrno(error, "ENOENT", "EACCES")) {
+        const hint = installHint ? { hint: installHint } : {};
+        reject(new MvmError("PROGRAM_MISSING", `${command} was not found or can't be executed`, { cause: error, ...hint }));
+      } else reject(error);
+    });
+  });
+}
+
+/** Ends a child and all it started: SIGTERM to its process group, SIGKILL after a second. */
+function endGroup(child: ChildProcess): void {
+  signalGroup(child, "SIGTERM");
+  const timer = setTimeout(() => signalGroup(child, "SIGKILL"), TERMINATE_GRACE_MS);
+  child.once("close", () => clearTimeout(timer));
+}
+
+function signalGroup(child: ChildProcess, signal: NodeJS.Signals): void {
+  try {
+    if (child.pid) process.kill(-child.pid, signal);
+  } catch {
+    // it is gone already
+  }
+}
+
+const SIGNAL_NUMBERS: Partial<Record<NodeJS.Signals, number>> = { SIGHUP: 1, SIGINT: 2, SIGKILL: 9, SIGSEGV: 11, SIGTERM: 15 };
+
+/** Resolves with the exit code once the process has ended and its output was read. */
+function exitOf(child: ChildProcess): Promise<number> {
+  return new Promise((resolve) => {
+    child.once("close", (code, signal) => resolve(code ?? 128 + (signal ? (SIGNAL_NUMBERS[signal] ?? 0) : 0)));
+  });
+}
+
+function collect(stream: NodeJS.ReadableStream, onLine?: (line: string) => void): () => string {
+  let text = "";
+  let partial = "";
+  stream.setEncoding("utf8");
+  stream.on("data", (chunk: string) => {
+    text += chunk;
+    if (text.length > MAX_CAPTURE_CHARACTERS) text = text.slice(-MAX_CAPTURE_CHARACTERS / 2);
+    if (!onLine) return;
+    const lines = (partial + chunk).split(/\r?\n|\r/);
+    partial = lines.pop() ?? "";
+    for (const line of lines) onLine(line);
+  });
+  if (onLine) stream.on("end", () => partial && onLine(partial));
+  return () => text;
+}

@@ -1,0 +1,45 @@
+import { mkdirSync, readdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { fileError, isErrno } from "./errors.ts";
+import { ensureDirectory } from "./files.ts";
+import { findProcessesByArgument, signalProcess } from "./process-identity.ts";
+import { isAbandoned, STAGING_PREFIX, stagingName } from "./staging-name.ts";
+
+export interface StagingDirectory extends Disposable {
+  readonly path: string;
+}
+
+/** Makes a staging directory in `parent`. Disposing removes it, unless it was renamed away. */
+export function makeStagingDirectory(parent: string, label: string): StagingDirectory {
+  ensureDirectory(parent);
+  const path = join(parent, stagingName(label));
+  try {
+    mkdirSync(path);
+  } catch (error) {
+    throw fileError(error, path, "create the directory");
+  }
+  return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) };
+}
+
+/**
+ * Removes staging entries whose makers are dead, and kills the VMs they left running in them.
+ * Returns the paths that were removed.
+ */
+export function sweepStaging(parent: string): string[] {
+  let names: string[];
+  try {
+    names = readdirSync(parent).filter((name) => name.startsWith(STAGING_PREFIX));
+  } catch (error) {
+    if (isErrno(error, "ENOENT", "ENOTDIR")) return [];
+    throw fileError(error, parent, "read the directory");
+  }
+  const removed: string[] = [];
+  for (const name of names) {
+    if (!isAbandoned(name)) continue;
+    const path = join(parent, name);
+    for (const stray of findProcessesByArgument(path)) signalProcess(stray, "SIGKILL");
+    rmSync(path, { recursive: true, force: true });
+    removed.push(path);
+  }
+  return removed;
+}
