@@ -1,0 +1,96 @@
+import * as v from "valibot";
+import type { ProcessIdentity } from "../core/process-identity.ts";
+
+export const HYPERVISORS = ["qemu", "firecracker"] as const;
+export type HypervisorName = (typeof HYPERVISORS)[number];
+
+/**
+ * What decides whether a snapshot can be loaded: all fields must be equal. `cpuModel` is the virtual CPU under emulation
+ * and the host's real one under KVM, whose features the guest has seen.
+ */
+export const HypervisorIdentitySchema = v.strictObject({
+  name: v.picklist(HYPERVISORS),
+  version: v.string(),
+  accelerator: v.picklist(["kvm", "tcg"]),
+  architecture: v.string(),
+  cpuModel: v.string(),
+  /** Counts up when our own device layout changes: such snapshots no longer fit. */
+  layout: v.number(),
+});
+export type HypervisorIdentity = v.InferOutput<typeof HypervisorIdentitySchema>;
+
+/** A host port that reaches a guest's TCP port. */
+export interface PortForward {
+  readonly hostAddress: string;
+  readonly hostPort: number;
+  readonly guestPort: number;
+}
+
+/** A VM as a driver sees it. All paths are absolute. */
+export interface VmConfig {
+  /** The VM's own directory: sockets, console.log and hypervisor.log are made in it. */
+  readonly directory: string;
+  readonly cpus: number;
+  readonly memMiB: number;
+  readonly kernel: string;
+  readonly initrd: string | undefined;
+  readonly rootfs: { readonly path: string; readonly type: string };
+  /** Parameters from the image and from us; the driver adds what its devices need. */
+  readonly kernelCommandLine: string;
+  readonly dataDisk: string | undefined;
+  readonly ports: readonly PortForward[];
+}
+
+/** The memory of a VM that will be snapshotted: a file that is written through, so that it is the snapshot's. */
+export interface BootOptions {
+  readonly memoryFile?: string;
+  /** Ends the VM with the process that started it: for temporary VMs and `run --foreground`. */
+  readonly dieWithParent?: boolean;
+  readonly signal?: AbortSignal;
+}
+
+export interface SnapshotFiles {
+  readonly vmstate: string;
+  readonly memory: string;
+}
+
+/** A VM that was started: enough for another process to find it again. */
+export interface VmRef {
+  readonly directory: string;
+  readonly process: ProcessIdentity;
+}
+
+/** How the host reaches the guest's agent. */
+export type AgentEndpoint =
+  | { readonly kind: "ports"; readonly sockets: readonly string[] }
+  | { readonly kind: "vsock"; readonly socket: string; readonly port: number };
+
+/** What a driver can do: callers ask before they call. */
+export interface Capabilities {
+  readonly snapshot: boolean;
+  /** Published ports without privileges or set-up. */
+  readonly userNetwork: boolean;
+}
+
+export interface Driver {
+  readonly name: HypervisorName;
+  readonly capabilities: Capabilities;
+  /**
+   * Finds the hypervisor on this machine and what snapshots of it fit.
+   * @throws MvmError `HYPERVISOR_MISSING`, `HYPERVISOR_UNUSABLE`, with what to install
+   */
+  probe(signal?: AbortSignal): Promise<HypervisorIdentity>;
+  /** Starts a VM and returns as soon as its process runs; the guest boots on. @throws MvmError `VM_START_FAILED`, `PORT_IN_USE` */
+  boot(config: VmConfig, options?: BootOptions): Promise<VmRef>;
+  /** Starts a VM from a snapshot's files, which it maps privately and never writes. It runs when this returns or soon after. */
+  restore(config: VmConfig, files: SnapshotFiles, options?: BootOptions): Promise<VmRef>;
+  pause(vm: VmRef): Promise<void>;
+  resume(vm: VmRef): Promise<void>;
+  /** Writes the state of a paused VM that was booted with `memoryFile`; the memory is in that file already. */
+  snapshot(vm: VmRef, vmstate: string): Promise<void>;
+  /** Ends the process now, whatever the guest does, and returns when it is gone. */
+  kill(vm: VmRef): Promise<void>;
+  agentEndpoint(directory: string): AgentEndpoint;
+  /** What the guest wrote to its console, and what the hypervisor said. */
+  logFiles(directory: string): { readonly console: string; readonly hypervisor: string };
+}

@@ -1,0 +1,56 @@
+import * as v from "valibot";
+import type { DocumentKind } from "../core/documents.ts";
+import { TemplateSpecSchema } from "./spec.ts";
+
+/** Size in bytes and SHA-256 (64 lower-case hexadecimal digits) of a file's whole content. */
+export const FileDigestSchema = v.strictObject({
+  file: v.pipe(v.string(), v.regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/)),
+  size: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(Number.MAX_SAFE_INTEGER)),
+  sha256: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
+});
+export type FileDigest = v.InferOutput<typeof FileDigestSchema>;
+
+export const ROOTFS_TYPES = ["erofs", "squashfs", "ext4"] as const;
+export type RootfsType = (typeof ROOTFS_TYPES)[number];
+
+/**
+ * A revision's manifest.json: everything that decides what a VM of it is, and nothing that changes between two equal
+ * builds. Its SHA-256 is the revision's id, so equal builds are one revision.
+ */
+export const ManifestSchema = v.strictObject({
+  version: v.literal(1),
+  template: v.string(),
+  /** As `uname -m` says it: x86_64, aarch64. */
+  architecture: v.string(),
+  spec: v.omit(TemplateSpecSchema, ["version", "name", "createdAt"]),
+  /** The flake's package that was built. */
+  package: v.string(),
+  artifacts: v.strictObject({
+    kernel: FileDigestSchema,
+    initrd: v.optional(FileDigestSchema),
+    rootfs: FileDigestSchema,
+  }),
+  image: v.strictObject({
+    rootfsType: v.picklist(ROOTFS_TYPES),
+    /** Added to the kernel command line that the hypervisor needs. */
+    kernelCommandLine: v.string(),
+    /** Whether our agent is in the image. Without it there is no health, no exec and no snapshot. */
+    agent: v.boolean(),
+  }),
+});
+export type Manifest = v.InferOutput<typeof ManifestSchema>;
+export const ManifestDocument: DocumentKind<Manifest> = { title: "manifest", version: 1, schema: ManifestSchema };
+
+/** build.json, beside the manifest: how this machine came by the revision. Not part of its identity. */
+export const BuildRecordSchema = v.strictObject({
+  version: v.literal(1),
+  /** RFC 3339, UTC. */
+  builtAt: v.string(),
+  durationMs: v.number(),
+  /** Digest of everything the build depended on; equal means that building again would give the same. */
+  fingerprint: v.string(),
+  /** The Nix store path the artifacts were copied from. */
+  storePath: v.string(),
+});
+export type BuildRecord = v.InferOutput<typeof BuildRecordSchema>;
+export const BuildRecordDocument: DocumentKind<BuildRecord> = { title: "build record", version: 1, schema: BuildRecordSchema };
