@@ -60,17 +60,22 @@ export function signalProcess(identity: ProcessIdentity, signal: NodeJS.Signals)
   }
 }
 
+/** Every hypervisor is started with this in its environment; see findVmProcesses. */
+export const VM_DIRECTORY_VARIABLE = "MVM_VM_DIRECTORY";
+
 /**
- * Processes of this machine with `text` in their argument list. A VM that was started and not yet recorded when its
- * starter died is found this way, by the unique directory in its arguments.
+ * Hypervisors whose VM lives in `directory` or below it. A VM that was started and not yet recorded when its starter died is found this
+ * way: the environment of a process is readable in /proc and, unlike its arguments, nobody else's mentions it by chance.
  */
-export function findProcessesByArgument(text: string): ProcessIdentity[] {
+export function findVmProcesses(directory: string): ProcessIdentity[] {
+  const mark = `${VM_DIRECTORY_VARIABLE}=${directory}`;
   const found: ProcessIdentity[] = [];
   for (const entry of readdirSync("/proc")) {
     const pid = Number(entry);
     if (!Number.isInteger(pid) || pid === process.pid) continue;
     try {
-      if (!readFileSync(`/proc/${pid}/cmdline`, "utf8").includes(text)) continue;
+      const variables = readFileSync(`/proc/${pid}/environ`, "utf8").split("\0");
+      if (!variables.some((variable) => variable === mark || variable.startsWith(`${mark}/`))) continue;
     } catch {
       continue;
     }

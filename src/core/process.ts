@@ -1,3 +1,5 @@
+import { accessSync, constants, statSync } from "node:fs";
+import { join, resolve } from "node:path";
 import { type ChildProcess, type SpawnOptions, spawn } from "node:child_process";
 import { isErrno, MvmError } from "./errors.ts";
 
@@ -122,4 +124,19 @@ function collect(stream: NodeJS.ReadableStream, onLine?: (line: string) => void)
   });
   if (onLine) stream.on("end", () => partial && onLine(partial));
   return () => text;
+}
+
+/** The absolute path of a program on the PATH (or of a path itself), if it is there and executable. */
+export function findProgram(name: string, env: NodeJS.ProcessEnv): string | undefined {
+  const candidates = name.includes("/")
+    ? [resolve(name)]
+    : (env["PATH"] ?? "").split(":").flatMap((directory) => (directory ? [join(directory, name)] : []));
+  return candidates.find((candidate) => {
+    try {
+      accessSync(candidate, constants.X_OK);
+      return statSync(candidate).isFile();
+    } catch {
+      return false;
+    }
+  });
 }

@@ -2,7 +2,7 @@ import { mkdirSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { fileError, isErrno } from "./errors.ts";
 import { ensureDirectory } from "./files.ts";
-import { findProcessesByArgument, signalProcess } from "./process-identity.ts";
+import { findVmProcesses, signalProcess } from "./process-identity.ts";
 import { isAbandoned, STAGING_PREFIX, stagingName } from "./staging-name.ts";
 
 export interface StagingDirectory extends Disposable {
@@ -37,7 +37,7 @@ export function sweepStaging(parent: string): string[] {
   for (const name of names) {
     if (!isAbandoned(name)) continue;
     const path = join(parent, name);
-    for (const stray of findProcessesByArgument(path)) signalProcess(stray, "SIGKILL");
+    for (const stray of findVmProcesses(path)) signalProcess(stray, "SIGKILL");
     rmSync(path, { recursive: true, force: true });
     removed.push(path);
   }

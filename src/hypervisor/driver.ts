@@ -1,4 +1,5 @@
 import * as v from "valibot";
+import type { MvmError } from "../core/errors.ts";
 import type { ProcessIdentity } from "../core/process-identity.ts";
 
 export const HYPERVISORS = ["qemu", "firecracker"] as const;
@@ -41,12 +42,14 @@ export interface VmConfig {
   readonly ports: readonly PortForward[];
 }
 
-/** The memory of a VM that will be snapshotted: a file that is written through, so that it is the snapshot's. */
-export interface BootOptions {
-  readonly memoryFile?: string;
+export interface StartOptions {
   /** Ends the VM with the process that started it: for temporary VMs and `run --foreground`. */
   readonly dieWithParent?: boolean;
-  readonly signal?: AbortSignal;
+}
+
+export interface BootOptions extends StartOptions {
+  /** Memory in a file that is written through: for a VM that will be snapshotted, whose memory it then is. */
+  readonly memoryFile?: string;
 }
 
 export interface SnapshotFiles {
@@ -83,7 +86,7 @@ export interface Driver {
   /** Starts a VM and returns as soon as its process runs; the guest boots on. @throws MvmError `VM_START_FAILED`, `PORT_IN_USE` */
   boot(config: VmConfig, options?: BootOptions): Promise<VmRef>;
   /** Starts a VM from a snapshot's files, which it maps privately and never writes. It runs when this returns or soon after. */
-  restore(config: VmConfig, files: SnapshotFiles, options?: BootOptions): Promise<VmRef>;
+  restore(config: VmConfig, files: SnapshotFiles, options?: StartOptions): Promise<VmRef>;
   pause(vm: VmRef): Promise<void>;
   resume(vm: VmRef): Promise<void>;
   /** Writes the state of a paused VM that was booted with `memoryFile`; the memory is in that file already. */
@@ -91,6 +94,8 @@ export interface Driver {
   /** Ends the process now, whatever the guest does, and returns when it is gone. */
   kill(vm: VmRef): Promise<void>;
   agentEndpoint(directory: string): AgentEndpoint;
+  /** Why the VM's process ended by itself, from what it left in its logs. */
+  explainEnd(directory: string): MvmError;
   /** What the guest wrote to its console, and what the hypervisor said. */
   logFiles(directory: string): { readonly console: string; readonly hypervisor: string };
 }

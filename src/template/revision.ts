@@ -22,7 +22,8 @@ export const ManifestSchema = v.strictObject({
   template: v.string(),
   /** As `uname -m` says it: x86_64, aarch64. */
   architecture: v.string(),
-  spec: v.omit(TemplateSpecSchema, ["version", "name", "createdAt"]),
+  /** The settings it was built with, but for the flake's place, which differs from machine to machine. */
+  spec: v.omit(TemplateSpecSchema, ["version", "name", "flake", "createdAt"]),
   /** The flake's package that was built. */
   package: v.string(),
   artifacts: v.strictObject({
@@ -47,6 +48,7 @@ export const BuildRecordSchema = v.strictObject({
   /** RFC 3339, UTC. */
   builtAt: v.string(),
   durationMs: v.number(),
+  flake: v.string(),
   /** Digest of everything the build depended on; equal means that building again would give the same. */
   fingerprint: v.string(),
   /** The Nix store path the artifacts were copied from. */

@@ -1,0 +1,160 @@
+import { type ClientHttp2Session, type ClientHttp2Stream, connect, constants, type OutgoingHttpHeaders } from "node:http2";
+import * as v from "valibot";
+import { MvmError, messageOf } from "../core/errors.ts";
+import type { AgentEndpoint } from "../hypervisor/driver.ts";
+import { type OpenOptions, openAgentStream } from "./agent-stream.ts";
+import {
+  AgentErrorSchema,
+  type AgentInfo,
+  AgentInfoSchema,
+  EmptySchema,
+  type Health,
+  HealthSchema,
+  WakeAnswerSchema,
+  type WakeRequest,
+} from "./agent-types.ts";
+
+const { HTTP2_HEADER_METHOD, HTTP2_HEADER_PATH, HTTP2_HEADER_STATUS } = constants;
+
+/** The agent answers from memory within milliseconds; a guest that swaps or is emulated gets more. */
+const ANSWER_TIMEOUT_MS = 30_000;
+/** No answer of the agent's JSON resources comes near this. */
+const MAX_ANSWER_BYTES = 8 * 1024 * 1024;
+
+interface RequestOptions {
+  readonly body?: string;
+  readonly timeoutMs?: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** One HTTP/2 session with a guest's agent. Requests may run side by side. */
+export class AgentClient implements AsyncDisposable {
+  readonly #session: ClientHttp2Session;
+  readonly #close: () => PromiseLike<void>;
+  #failure: Error | undefined;
+
+  private constructor(session: ClientHttp2Session, close: () => PromiseLike<void>) {
+    this.#session = session;
+    this.#close = close;
+    session.on("error", (error) => {
+      this.#failure = error;
+    });
+  }
+
+  /** @throws MvmError `AGENT_UNREACHABLE`, `AGENT_BUSY`, or what `checkAlive` throws */
+  static async open(endpoint: AgentEndpoint, options: OpenOptions): Promise<AgentClient> {
+    const stream = await openAgentStream(endpoint, options);
+    const session = connect("http://agent", { createConnection: () => stream.socket });
+    return new AgentClient(session, () => stream[Symbol.asyncDispose]());
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#session.destroy();
+    await this.#close();
+  }
+
+  info(signal?: AbortSignal): Promise<AgentInfo> {
+    return this.#json(AgentInfoSchema, "GET", "/v1/info", { signal });
+  }
+
+  /** Waits in the guest, up to `waitMs`, until the status is `healthy` or `failed`. */
+  health(waitMs: number, signal?: AbortSignal): Promise<Health> {
+    return this.#json(HealthSchema, "GET", `/v1/health?waitMs=${waitMs}`, { timeoutMs: waitMs + ANSWER_TIMEOUT_MS, signal });
+  }
+
+  async wake(request: WakeRequest, signal?: AbortSignal): Promise<void> {
+    await this.#json(WakeAnswerSchema, "POST", "/v1/wake", { body: JSON.stringify(request), signal });
+  }
+
+  async prepare(timeoutMs: number, signal?: AbortSignal): Promise<void> {
+    await this.#json(EmptySchema, "POST", "/v1/prepare", {
+      body: JSON.stringify({ timeoutMs }),
+      timeoutMs: timeoutMs + ANSWER_TIMEOUT_MS,
+      signal,
+    });
+  }
+
+  async shutdown(timeoutMs: number): Promise<void> {
+    await this.#json(EmptySchema, "POST", "/v1/shutdown", { body: JSON.stringify({ timeoutMs }) });
+  }
+
+  async restartService(name: string): Promise<void> {
+    await this.#json(EmptySchema, "POST", `/v1/services/${encodeURIComponent(name)}/restart`, { body: "{}" });
+  }
+
+  /** A stream with a body in both directions. Its status is checked by `responseOf`. */
+  stream(method: string, path: string, headers: OutgoingHttpHeaders = {}): ClientHttp2Stream {
+    const target = method === "CONNECT" ? {} : { [HTTP2_HEADER_PATH]: path };
+    return this.#session.request({ [HTTP2_HEADER_METHOD]: method, ...target, ...headers }, { endStream: method === "GET" });
+  }
+
+  async #json<T>(
+    schema: v.GenericSchema<unknown, T>,
+    method: string,
+    path: string,
+    { body, timeoutMs = ANSWER_TIMEOUT_MS, signal }: RequestOptions,
+  ): Promise<T> {
+    signal?.throwIfAborted();
+    const what = `${method} ${path.split("?")[0]}`;
+    const stream = this.#session.request({ [HTTP2_HEADER_METHOD]: method, [HTTP2_HEADER_PATH]: path });
+    const cancel = () => stream.close(constants.NGHTTP2_CANCEL);
+    signal?.addEventListener("abort", cancel, { once: true });
+    const timer = setTimeout(cancel, timeoutMs);
+    try {
+      stream.end(body);
+      await responseOf(stream, what);
+      const answer = JSON.parse((await readBody(stream)).toString("utf8")) as unknown;
+      return v.parse(schema, answer);
+    } catch (error) {
+      signal?.throwIfAborted();
+      if (error instanceof MvmError) throw error;
+      throw agentFailed(what, this.#failure ?? error);
+    } finally {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", cancel);
+    }
+  }
+}
+
+/**
+ * Waits for a stream's response headers.
+ * @throws MvmError `AGENT_…` with the agent's own code and message for a 4xx or 5xx
+ */
+export async function responseOf(stream: ClientHttp2Stream, what: string): Promise<void> {
+  const status = await new Promise<number>((resolve, reject) => {
+    stream.once("response", (headers) => resolve(Number(headers[HTTP2_HEADER_STATUS])));
+    stream.once("error", (error) => reject(agentFailed(what, error)));
+    stream.once("close", () => reject(agentFailed(what, new Error("the connection ended, or there was no answer in time"))));
+  });
+  if (status < 400) return;
+  const body = (await readBody(stream)).toString("utf8");
+  const parsed = v.safeParse(AgentErrorSchema, parseJson(body));
+  if (parsed.success) throw new MvmError(`AGENT_${parsed.output.code}`, `the guest's agent refused ${what}: ${parsed.output.message}`);
+  throw agentFailed(what, new Error(`status ${status}`));
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+async function readBody(stream: ClientHttp2Stream): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of stream as AsyncIterable<Buffer>) {
+    bytes += chunk.length;
+    if (bytes > MAX_ANSWER_BYTES) throw new Error(`its answer is longer than ${MAX_ANSWER_BYTES} bytes`);
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}
+
+function agentFailed(what: string, error: unknown): MvmError {
+  return new MvmError("AGENT_FAILED", `the guest's agent did not answer ${what}: ${messageOf(error)}`, {
+    cause: error,
+    hint: "`mvmctl logs NAME --console` shows what the guest said last",
+  });
+}

@@ -1,0 +1,174 @@
+import { randomBytes } from "node:crypto";
+import type { Socket } from "node:net";
+import { MvmError } from "../core/errors.ts";
+import { acquireLock, type Lock, tryLock } from "../core/locks.ts";
+import { connectUnix } from "../core/unix-socket.ts";
+import type { AgentEndpoint } from "../hypervisor/driver.ts";
+
+/**
+ * Opens the byte stream to a guest's agent: docs/agent-api.md, "The byte stream".
+ */
+export interface AgentStream extends AsyncDisposable {
+  readonly socket: Socket;
+}
+
+export interface OpenOptions {
+  /** A time of Date.now(). */
+  deadlineMs: number;
+  signal?: AbortSignal | undefined;
+  /** Throws when the VM has ended, so that nobody waits for a dead one. */
+  checkAlive?: (() => void) | undefined;
+  /** How long until an unanswered handshake is repeated. A booting guest is waited for; a running one answers at once. */
+  repeatAfterMs?: number;
+}
+
+/** Longer than any frame a guest accepts (16,384 and its header of 9): ends whatever frame a client that died had begun. */
+const FILLER = Buffer.alloc(16_384 + 9, 0xff);
+const DEFAULT_REPEAT_MS = 200;
+const MAX_REPEAT_MS = 5000;
+/** A handshake's answer follows at most what an HTTP/2 window lets the guest have sent before. */
+const MAX_DISCARDED_BYTES = 16 * 1024 * 1024;
+
+/**
+ * @throws MvmError `AGENT_UNREACHABLE` when nothing answered by the deadline, `AGENT_BUSY` when all ports are taken
+ */
+export async function openAgentStream(endpoint: AgentEndpoint, options: OpenOptions): Promise<AgentStream> {
+  if (endpoint.kind === "vsock") return openWithHandshake(endpoint.socket, vsockGreeting(endpoint.port), options);
+  const { lock, socket } = await lockFreePort(endpoint.sockets, options);
+  return openWithHandshake(socket, portGreeting(), options, lock);
+}
+
+/** What is sent first, and what ends with the answer to it. */
+interface Greeting {
+  readonly request: string;
+  /** The answer's last line, wherever in the stream it comes. */
+  readonly answer: RegExp;
+  /** Whether repeating it can help: on a port that others used before, and not on a connection of our own. */
+  readonly repeatable: boolean;
+}
+
+function portGreeting(): Greeting {
+  const nonce = randomBytes(12).toString("hex");
+  return { request: `CONNECT 52 ${nonce}\n`, answer: new RegExp(`OK ${nonce}\n`), repeatable: true };
+}
+
+/** Firecracker's own handshake (docs/vsock.md in its repository): it answers with a port number of its choice. */
+function vsockGreeting(port: number): Greeting {
+  return { request: `CONNECT ${port}\n`, answer: /^OK \d+\n/, repeatable: false };
+}
+
+async function openWithHandshake(path: string, greeting: Greeting, options: OpenOptions, lock?: Lock): Promise<AgentStream> {
+  let socket: Socket | undefined;
+  try {
+    socket = await connectUnix(path, options);
+    await handshake(socket, greeting, options);
+    const opened = socket;
+    return {
+      socket: opened,
+      [Symbol.asyncDispose]: async () => {
+        opened.destroy();
+        await lock?.release();
+      },
+    };
+  } catch (error) {
+    socket?.destroy();
+    await lock?.release();
+    throw error;
+  }
+}
+
+/** A port serves one client at a time, and a lock that dies with its process says whose turn it is. */
+async function lockFreePort(sockets: readonly string[], options: OpenOptions): Promise<{ lock: Lock; socket: string }> {
+  for (const socket of sockets) {
+    const lock = await tryLock(socket, "agent port");
+    if (lock) return { lock, socket };
+  }
+  const socket = sockets[Math.floor(Math.random() * sockets.length)]!;
+  try {
+    const timeoutMs = Math.max(0, options.deadlineMs - Date.now());
+    const lock = await acquireLock(socket, { purpose: "agent port", timeoutMs, ...(options.signal ? { signal: options.signal } : {}) });
+    return { lock, socket };
+  } catch (error) {
+    if (!(error instanceof MvmError && error.code === "LOCKED")) throw error;
+    throw new MvmError("AGENT_BUSY", `all ${sockets.length} connections to the guest's agent are in use`, {
+      hint: "end one of the running `mvmctl exec`, `logs -f` or `forward` of this instance",
+      cause: error,
+    });
+  }
+}
+
+/** Sends the greeting until its answer came; what came before that belongs to an earlier client. */
+async function handshake(socket: Socket, greeting: Greeting, options: OpenOptions): Promise<void> {
+  let repeatMs = options.repeatAfterMs ?? DEFAULT_REPEAT_MS;
+  let next = Date.now() + repeatMs;
+  const answered = readUntil(socket, greeting.answer);
+  socket.write(greeting.request);
+  for (;;) {
+    const outcome = await Promise.race([answered, pause(Math.max(0, Math.min(next, options.deadlineMs) - Date.now()), options.signal)]);
+    if (outcome === "answered") return;
+    options.signal?.throwIfAborted();
+    options.checkAlive?.();
+    if (outcome === "ended" || Date.now() >= options.deadlineMs) throw unreachable(outcome);
+    // Unsent bytes mean that the guest does not read yet: more would not help it.
+    if (greeting.repeatable && socket.writableLength === 0) {
+      socket.write(FILLER);
+      socket.write(greeting.request);
+    }
+    repeatMs = Math.min(repeatMs * 2, MAX_REPEAT_MS);
+    next = Date.now() + repeatMs;
+  }
+}
+
+function unreachable(outcome: "ended" | "pause"): MvmError {
+  const why = outcome === "ended" ? "it closed the connection" : "it did not answer in time";
+  return new MvmError("AGENT_UNREACHABLE", `the guest's agent can't be reached: ${why}`, {
+    hint: "`mvmctl logs NAME --console` shows what the guest said last",
+  });
+}
+
+function pause(ms: number, signal: AbortSignal | undefined): Promise<"pause"> {
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", done);
+      resolve("pause");
+    };
+    const timer = setTimeout(done, ms);
+    signal?.addEventListener("abort", done, { once: true });
+  });
+}
+
+/** More than the longest answer: what of the stream's end is kept to find one that comes in pieces. */
+const ANSWER_BYTES = 128;
+
+/** Reads and discards until the answer; what follows it stays in the socket for HTTP/2. */
+function readUntil(socket: Socket, answer: RegExp): Promise<"answered" | "ended"> {
+  return new Promise((resolve) => {
+    let seen = Buffer.alloc(0);
+    let discarded = 0;
+    const finish = (outcome: "answered" | "ended") => {
+      socket.removeListener("readable", onReadable);
+      for (const event of ["end", "error", "close"]) socket.removeListener(event, onEnd);
+      resolve(outcome);
+    };
+    const onEnd = () => finish("ended");
+    const onReadable = () => {
+      for (let chunk: Buffer | null = socket.read(); chunk; chunk = socket.read()) {
+        seen = Buffer.concat([seen, chunk]);
+        const match = answer.exec(seen.toString("latin1"));
+        if (match) {
+          const rest = seen.subarray(match.index + match[0].length);
+          finish("answered");
+          if (rest.length > 0) socket.unshift(rest);
+          return;
+        }
+        discarded += Math.max(0, seen.length - ANSWER_BYTES);
+        seen = seen.subarray(-ANSWER_BYTES);
+        if (discarded > MAX_DISCARDED_BYTES) return finish("ended");
+      }
+    };
+    socket.on("readable", onReadable);
+    for (const event of ["end", "error", "close"]) socket.on(event, onEnd);
+    onReadable();
+  });
+}

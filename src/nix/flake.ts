@@ -1,0 +1,131 @@
+import { existsSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import * as v from "valibot";
+import { MvmError } from "../core/errors.ts";
+import { run } from "../core/process.ts";
+import { type NixOptions, nix, nixSystem } from "./nix.ts";
+
+/** The flake of our guest library, which is part of this package: every build uses the one that fits this mvmctl. */
+export const GUEST_LIBRARY = join(dirname(fileURLToPath(import.meta.url)), "..", "..", "nix");
+
+/** A flake as Nix is asked for it. */
+export interface Flake {
+  /** What Nix takes: `path:/dir`, `git+file:///dir`, `github:…`. */
+  readonly reference: string;
+  /** The directory of a local flake. */
+  readonly directory: string | undefined;
+  /** Whether Git decides which of its files Nix sees. */
+  readonly inGit: boolean;
+}
+
+/**
+ * Finds out how to ask for a template's flake. In a Git repository that knows flake.nix, Nix sees what Git sees, as
+ * `nix build` does; a directory that Git does not know (a fresh scaffold) is taken as it is.
+ * @throws MvmError `FLAKE_NOT_FOUND`
+ */
+export async function openFlake(flake: string, signal?: AbortSignal): Promise<Flake> {
+  if (!flake.startsWith("/")) return { reference: flake, directory: undefined, inGit: false };
+  if (!existsSync(join(flake, "flake.nix"))) {
+    const what = existsSync(flake) ? `${flake} has no flake.nix` : `${flake} does not exist`;
+    throw new MvmError("FLAKE_NOT_FOUND", `the template's flake is not there: ${what}`, {
+      hint: "point the template at the right place with `mvmctl template edit NAME --flake PATH`",
+    });
+  }
+  const inGit = await isTracked(flake, "flake.nix", signal);
+  return { reference: inGit ? flake : `path:${flake}`, directory: flake, inGit };
+}
+
+async function isTracked(directory: string, file: string, signal?: AbortSignal): Promise<boolean> {
+  try {
+    const options = { cwd: directory, timeoutMs: 10_000, ...(signal ? { signal } : {}) };
+    return (await run("git", ["ls-files", "--error-unmatch", "--", file], options)).exitCode === 0;
+  } catch (error) {
+    if (error instanceof MvmError && error.code === "PROGRAM_MISSING") return false;
+    throw error;
+  }
+}
+
+const MetadataSchema = v.object({
+  /** The locked reference: equal means that the source is equal. */
+  url: v.string(),
+  locks: v.object({ root: v.string(), nodes: v.record(v.string(), v.object({ inputs: v.optional(v.record(v.string(), v.unknown())) })) }),
+});
+
+export interface FlakeMetadata {
+  readonly lockedUrl: string;
+  /** Names of the flake's direct inputs. */
+  readonly inputs: readonly string[];
+}
+
+/** Asks Nix what a flake is, and writes its flake.lock where one is missing. */
+export async function flakeMetadata(flake: Flake, options: NixOptions): Promise<FlakeMetadata> {
+  const text = await nix(["flake", "metadata", "--json", flake.reference], options);
+  const { url, locks } = v.parse(MetadataSchema, JSON.parse(text));
+  return { lockedUrl: url, inputs: Object.keys(locks.nodes[locks.root]?.inputs ?? {}) };
+}
+
+/** The input through which a flake gets our guest library, by convention. */
+const LIBRARY_INPUT = "mvm";
+
+/** Makes a flake use the guest library of this mvmctl, wherever its flake.lock found one. */
+export function libraryOverride(metadata: FlakeMetadata): string[] {
+  return metadata.inputs.includes(LIBRARY_INPUT) ? ["--override-input", LIBRARY_INPUT, `path:${GUEST_LIBRARY}`] : [];
+}
+
+const ChoiceSchema = v.object({
+  names: v.array(v.string()),
+  chosen: v.nullable(v.string()),
+  debianPackages: v.nullable(v.array(v.string())),
+});
+
+export interface PackageChoice {
+  /** The package's attribute below `packages.<system>`. */
+  readonly name: string;
+  /** Debian packages that its image is made of, if it is built from those. */
+  readonly debianPackages: readonly string[] | undefined;
+}
+
+/**
+ * Chooses the flake's package: the one named after the role if there is one, else the profile.
+ * @throws MvmError `PACKAGE_NOT_FOUND`, naming those that are there
+ */
+export async function choosePackage(
+  flake: Flake,
+  wish: { role: string; profile: string },
+  override: readonly string[],
+  options: NixOptions,
+): Promise<PackageChoice> {
+  const system = nixSystem();
+  // --apply sees all systems, so that a flake without packages for this one is no evaluation error.
+  const apply = `systems: let
+    packages = systems.${system} or { };
+    chosen = if packages ? "${wish.role}" then "${wish.role}" else if packages ? "${wish.profile}" then "${wish.profile}" else null;
+  in {
+    names = builtins.attrNames packages;
+    inherit chosen;
+    debianPackages = if chosen == null then null else packages.\${chosen}.debianPackages or null;
+  }`;
+  const text = await nix(["eval", "--json", ...override, "--apply", apply, `${flake.reference}#packages`], options);
+  const { names, chosen, debianPackages } = v.parse(ChoiceSchema, JSON.parse(text));
+  if (chosen !== null) return { name: chosen, debianPackages: debianPackages ?? undefined };
+  const there = names.length > 0 ? `it has ${names.join(", ")}` : `it has no packages for ${system}`;
+  throw new MvmError("PACKAGE_NOT_FOUND", `the flake has no package '${wish.profile}' (nor '${wish.role}', the role): ${there}`, {
+    hint: `add packages.${system}.${wish.profile} to flake.nix, or choose one: mvmctl template edit NAME --profile PROFILE`,
+  });
+}
+
+/** Builds a package and returns its store path. */
+export async function buildPackage(
+  flake: Flake,
+  packageName: string,
+  override: readonly string[],
+  options: NixOptions,
+): Promise<string> {
+  const installable = `${flake.reference}#packages.${nixSystem()}.${packageName}`;
+  const text = await nix(["build", "--json", "--no-link", "--print-build-logs", ...override, installable], options);
+  const [built] = v.parse(v.array(v.object({ outputs: v.record(v.string(), v.string()) })), JSON.parse(text));
+  const path = built?.outputs["out"] ?? Object.values(built?.outputs ?? {})[0];
+  if (!path) throw new MvmError("NIX_FAILED", `nix build of ${installable} gave no output`);
+  return path;
+}
