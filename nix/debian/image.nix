@@ -1,0 +1,60 @@
+# An image from Debian packages, in four derivations, so that a change costs only what depends on it: the kernel with
+# its modules; the initrd; the packages, unpacked; the root image with the services' configuration.
+{ pkgs, name, packages, rootfsType, accounts, guestConfig, imageConfig, files, kernelModules, keepDocs, debianLock
+, debianMirror, excludePackages
+}:
+let
+  text = import ../text.nix;
+  modules = import ../modules.nix { inherit rootfsType kernelModules; };
+  request = import ./request.nix { inherit pkgs name packages rootfsType excludePackages; };
+  locked = import ./lock.nix { inherit name debianLock debianMirror request; };
+
+  # `busybox sh` is the only program a build starts with.
+  build = step: script: settings: derivation ({
+    name = "${name}-${step}";
+    inherit (pkgs) system;
+    builder = "${locked.busybox}/busybox";
+    args = [ "sh" "${script}" ];
+    prelude = "${./prelude.sh}";
+    inherit (locked) busybox;
+  } // settings);
+
+  kernel = build "kernel" ./kernel.sh {
+    inherit (locked) kernel tools;
+    modules = modules.all;
+  };
+
+  initrd = build "initrd" ../image/initrd.sh {
+    inherit kernel;
+    modules = modules.loaded;
+    agent = import ../agent.nix { inherit (pkgs) system; };
+  };
+
+  unpackedPackages = build "packages" ./packages.sh {
+    packages = locked.packages ++ [ locked.busyboxDeb ];
+    inherit keepDocs;
+  };
+
+  checkedGuestConfig =
+    if !(builtins.hasContext guestConfig) then guestConfig
+    else throw "mkGuest ${name}: a service, health check or hook names a path of the Nix store, which a guest of Debian packages does not have: put the file into the image with files.\"/path\" = ./file;";
+
+  image = build "image" ./image.sh {
+    inherit kernel initrd unpackedPackages rootfsType;
+    inherit (locked) tools;
+    assemble = "${../image/assemble.sh}";
+    makeRootfs = "${../image/make-rootfs.sh}";
+    inherit (accounts) passwd group shadow;
+    guestConfig = checkedGuestConfig;
+    imageConfig = builtins.toJSON imageConfig;
+    hostname = imageConfig.hostname;
+    installFiles = files;
+    passAsFile = [ "passwd" "group" "shadow" "guestConfig" "imageConfig" "installFiles" ];
+  };
+in
+image // {
+  # For mvmctl: what debian.lock has to pin, known before there is one.
+  debianRequest = request;
+  # The same as a plain list of names.
+  debianPackages = [ request.kernel request.busybox ] ++ request.tools ++ request.packages;
+}
