@@ -32,6 +32,8 @@ export class AgentClient implements AsyncDisposable {
   readonly #session: ClientHttp2Session;
   readonly #close: () => PromiseLike<void>;
   #failure: Error | undefined;
+  /** Resolves when the connection is over: the guest has stopped, or this client was disposed. */
+  readonly ended: Promise<void>;
 
   private constructor(session: ClientHttp2Session, close: () => PromiseLike<void>) {
     this.#session = session;
@@ -39,6 +41,7 @@ export class AgentClient implements AsyncDisposable {
     session.on("error", (error) => {
       this.#failure = error;
     });
+    this.ended = new Promise((resolve) => session.once("close", resolve));
   }
 
   /** @throws MvmError `AGENT_UNREACHABLE`, `AGENT_BUSY`, or what `checkAlive` throws */

@@ -2,7 +2,7 @@ import * as v from "valibot";
 import type { MvmError } from "../core/errors.ts";
 import type { ProcessIdentity } from "../core/process-identity.ts";
 
-export const HYPERVISORS = ["qemu", "firecracker"] as const;
+export const HYPERVISORS = ["qemu"] as const;
 export type HypervisorName = (typeof HYPERVISORS)[number];
 
 /**
@@ -91,8 +91,11 @@ export interface Driver {
   resume(vm: VmRef): Promise<void>;
   /** Writes the state of a paused VM that was booted with `memoryFile`; the memory is in that file already. */
   snapshot(vm: VmRef, vmstate: string): Promise<void>;
-  /** Ends the process now, whatever the guest does, and returns when it is gone. */
-  kill(vm: VmRef): Promise<void>;
+  /**
+   * Ends the hypervisor of a VM's directory now, whatever the guest does, and returns when it is gone. Finds one that was
+   * never recorded too.
+   */
+  kill(vm: { readonly directory: string; readonly process?: ProcessIdentity | undefined }): Promise<void>;
   agentEndpoint(directory: string): AgentEndpoint;
   /** Why the VM's process ended by itself, from what it left in its logs. */
   explainEnd(directory: string): MvmError;

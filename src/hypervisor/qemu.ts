@@ -3,7 +3,14 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileError, MvmError } from "../core/errors.ts";
 import { findProgram, spawnChecked } from "../core/process.ts";
-import { findVmProcesses, identify, isAlive, signalProcess, VM_DIRECTORY_VARIABLE } from "../core/process-identity.ts";
+import {
+  findVmProcesses,
+  identify,
+  isAlive,
+  type ProcessIdentity,
+  signalProcess,
+  VM_DIRECTORY_VARIABLE,
+} from "../core/process-identity.ts";
 import { lastLines } from "../core/text.ts";
 import { connectUnix } from "../core/unix-socket.ts";
 import type { Driver, SnapshotFiles, StartOptions, VmConfig, VmRef } from "./driver.ts";
@@ -179,10 +186,9 @@ async function waitForMigration(qmp: QmpClient): Promise<void> {
   }
 }
 
-async function killVm(vm: VmRef): Promise<void> {
-  const strays = findVmProcesses(vm.directory);
+async function killVm(vm: { directory: string; process?: ProcessIdentity | undefined }): Promise<void> {
   const deadline = Date.now() + KILL_TIMEOUT_MS;
-  for (const process of [vm.process, ...strays]) {
+  for (const process of vm.process ? [vm.process, ...findVmProcesses(vm.directory)] : findVmProcesses(vm.directory)) {
     signalProcess(process, "SIGKILL");
     while (isAlive(process)) {
       if (Date.now() > deadline) {

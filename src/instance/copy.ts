@@ -1,0 +1,38 @@
+import { existsSync, statSync } from "node:fs";
+import { basename, join, posix } from "node:path";
+import type { Context } from "../core/context.ts";
+import { MvmError } from "../core/errors.ts";
+import type { InstanceName } from "../core/names.ts";
+import { getFiles, putFiles } from "../guest/files.ts";
+import { connectAgent, requireLive } from "./connect.ts";
+
+/**
+ * Copies a file or a directory into a guest. As with cp(1), a target that ends in `/` is a directory to copy into; any
+ * other is the copy's own name.
+ * @throws MvmError `FILE_NOT_FOUND`, `INSTANCE_NOT_RUNNING`, `AGENT_…`
+ */
+export async function copyInto(ctx: Context, name: InstanceName, hostPath: string, guestPath: string): Promise<void> {
+  if (!existsSync(hostPath)) throw new MvmError("FILE_NOT_FOUND", `${hostPath} does not exist`);
+  if (!guestPath.startsWith("/")) throw relativePath(guestPath);
+  const into = guestPath.endsWith("/");
+  const directory = into ? guestPath : posix.dirname(guestPath);
+  const entry = into ? basename(hostPath) : posix.basename(guestPath);
+  await using client = await connectAgent(ctx, requireLive(ctx, name));
+  await putFiles(client, hostPath, directory, entry, { signal: ctx.signal });
+}
+
+/**
+ * Copies a file or a directory out of a guest: into `hostPath` if that is a directory, else to that name.
+ * @throws MvmError `INSTANCE_NOT_RUNNING`, `AGENT_NOT_FOUND`
+ */
+export async function copyOut(ctx: Context, name: InstanceName, guestPath: string, hostPath: string): Promise<void> {
+  if (!guestPath.startsWith("/")) throw relativePath(guestPath);
+  const isDirectory = existsSync(hostPath) && statSync(hostPath).isDirectory();
+  const target = isDirectory ? join(hostPath, posix.basename(guestPath)) : hostPath;
+  await using client = await connectAgent(ctx, requireLive(ctx, name));
+  await getFiles(client, guestPath, target, ctx.signal);
+}
+
+function relativePath(path: string): MvmError {
+  return new MvmError("INVALID_PATH", `'${path}' is not an absolute path of the guest`, { hint: "write NAME:/path" });
+}

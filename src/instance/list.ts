@@ -1,0 +1,18 @@
+import type { Context } from "../core/context.ts";
+import type { InstanceStatus } from "./record.ts";
+import { readInstances } from "./records.ts";
+import { sweepStaging } from "../core/staging.ts";
+
+/** All instances, by name, each as it is now. What a killed command left half-made is removed. */
+export function listInstances({ paths }: Context): InstanceStatus[] {
+  sweepStaging(paths.instances);
+  return readInstances(paths);
+}
+
+/** Names of the instances of a template that run, or will in a moment. */
+export function runningInstancesOf(ctx: Context, template: string): string[] {
+  return readInstances(ctx.paths)
+    .filter((status) => status.state === "running" || status.state === "paused" || status.state === "starting")
+    .filter((status) => "record" in status && status.record.template === template)
+    .map(({ name }) => name);
+}

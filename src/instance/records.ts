@@ -1,0 +1,82 @@
+import { existsSync, readdirSync, writeFileSync } from "node:fs";
+import { renameSync, rmSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { readDocument, renderDocument } from "../core/documents.ts";
+import { fileError, isErrno, MvmError, messageOf } from "../core/errors.ts";
+import { type InstanceName, isName } from "../core/names.ts";
+import type { Paths } from "../core/paths.ts";
+import { isAlive } from "../core/process-identity.ts";
+import { stagingName } from "../core/staging-name.ts";
+import { type InstanceRecord, InstanceRecordDocument, type InstanceStatus } from "./record.ts";
+
+const RECORD = "instance.json";
+/** The instance's disk at /mnt/data. It outlives `stop`. */
+export const DATA_DISK = "data.img";
+
+/**
+ * Writes instance.json with one rename. It is not synced: after a power cut no VM runs, and what remains of the record
+ * only says that.
+ */
+export function writeRecord(directory: string, record: InstanceRecord): void {
+  const temporary = join(dirname(directory), stagingName("record"));
+  try {
+    writeFileSync(temporary, renderDocument(record));
+    renameSync(temporary, join(directory, RECORD));
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    throw fileError(error, join(directory, RECORD), "write");
+  }
+}
+
+/** An instance as its files and its process say it is now. Undefined where there is none. */
+export function instanceStatus(paths: Paths, name: InstanceName): InstanceStatus | undefined {
+  const directory = paths.instance(name);
+  let record: InstanceRecord | undefined;
+  try {
+    record = readDocument(InstanceRecordDocument, join(directory, RECORD));
+  } catch (error) {
+    return { name, state: "broken", reason: messageOf(error) };
+  }
+  if (record) return { name, ...stateOf(record) };
+  return existsSync(directory) ? { name, state: "broken", reason: `${directory} has no ${RECORD}` } : undefined;
+}
+
+function stateOf(
+  record: InstanceRecord,
+):
+  | { state: "starting" | "running" | "paused" | "stopped"; record: InstanceRecord }
+  | { state: "dead"; record: InstanceRecord; reason: string } {
+  const state = record.state;
+  switch (state) {
+    case "stopped":
+      return { state, record };
+    case "starting":
+      if (isAlive(record.starter)) return { state, record };
+      return { state: "dead", record, reason: "the mvmctl that started it was killed before it was ready" };
+    case "running":
+    case "paused":
+      if (record.process && isAlive(record.process)) return { state, record };
+      return { state: "dead", record, reason: "its hypervisor's process is gone" };
+    default:
+      return state satisfies never;
+  }
+}
+
+/** @throws MvmError `INSTANCE_NOT_FOUND` */
+export function requireInstance(paths: Paths, name: InstanceName): InstanceStatus {
+  const status = instanceStatus(paths, name);
+  if (status) return status;
+  throw new MvmError("INSTANCE_NOT_FOUND", `there is no instance '${name}'`, { hint: "`mvmctl ls` lists them" });
+}
+
+/** All instances, by name. */
+export function readInstances(paths: Paths): InstanceStatus[] {
+  let names: string[];
+  try {
+    names = readdirSync(paths.instances).filter(isName).sort();
+  } catch (error) {
+    if (isErrno(error, "ENOENT", "ENOTDIR")) return [];
+    throw fileError(error, paths.instances, "read the directory");
+  }
+  return names.flatMap((name) => instanceStatus(paths, name as InstanceName) ?? []);
+}
