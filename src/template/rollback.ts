@@ -1,0 +1,68 @@
+import { join } from "node:path";
+import type { Context } from "../core/context.ts";
+import { MvmError } from "../core/errors.ts";
+import { replaceSymlink } from "../core/files.ts";
+import { type RevisionId, shortRevision, type TemplateName } from "../core/names.ts";
+import { currentRevisionId, listRevisions, type StoredRevision } from "./revisions.ts";
+import { loadSpec, withTemplateLock } from "./store.ts";
+
+export interface RollbackOutcome {
+  /** Undefined where the current revision was missing. */
+  readonly from: RevisionId | undefined;
+  readonly to: RevisionId;
+}
+
+/**
+ * Makes an earlier revision the current one: the one built before the current, or the one whose id begins with
+ * `revision`. Instances that run stay as they are, and no revision is removed.
+ * @throws MvmError `REVISION_NOT_FOUND`, `AMBIGUOUS_REVISION`, `INVALID_REVISION`, `NOTHING_TO_ROLL_BACK`,
+ *   `TEMPLATE_NOT_FOUND`, `LOCKED`
+ */
+export async function rollbackTemplate(ctx: Context, name: TemplateName, revision?: string): Promise<RollbackOutcome> {
+  const { paths } = ctx;
+  return withTemplateLock(ctx, name, `rolling back ${name}`, () => {
+    loadSpec(paths, name);
+    const revisions = listRevisions(paths, name);
+    const from = currentRevisionId(paths, name);
+    const to = revision === undefined ? revisionBefore(name, revisions, from) : revisionOf(name, revisions, revision);
+    if (to === from) {
+      throw new MvmError("NOTHING_TO_ROLL_BACK", `${shortRevision(to)} is the current revision of ${name} already`, {
+        hint: `\`mvmctl template info ${name}\` lists the others`,
+      });
+    }
+    replaceSymlink(paths.current(name), join("revisions", to));
+    return { from, to };
+  });
+}
+
+/** @param revisions the newest first */
+function revisionBefore(
+  name: TemplateName,
+  revisions: readonly StoredRevision[],
+  current: RevisionId | undefined,
+): RevisionId {
+  const index = revisions.findIndex(({ id }) => id === current);
+  const before = revisions[index + 1]?.id;
+  if (before) return before;
+  const why = revisions.length === 0 ? `template ${name} was never built` : `template ${name} has no revision before the current one`;
+  throw new MvmError("NOTHING_TO_ROLL_BACK", why, {
+    hint: revisions.length === 0 ? `build it: mvmctl template build ${name}` : `\`mvmctl template info ${name}\` lists its revisions`,
+  });
+}
+
+/** What people type of an id: shorter than this is more likely a slip than a revision. */
+const MIN_PREFIX = 4;
+
+function revisionOf(name: TemplateName, revisions: readonly StoredRevision[], typed: string): RevisionId {
+  const prefix = typed.toLowerCase();
+  const hint = `\`mvmctl template info ${name}\` lists its revisions`;
+  if (!/^[0-9a-f]{1,64}$/.test(prefix) || prefix.length < MIN_PREFIX) {
+    throw new MvmError("INVALID_REVISION", `'${typed.slice(0, 80)}' is not a revision: give at least ${MIN_PREFIX} hexadecimal digits of its id`, { hint });
+  }
+  const matches = revisions.filter(({ id }) => id.startsWith(prefix));
+  const [match, another] = matches;
+  if (match && !another) return match.id;
+  if (!match) throw new MvmError("REVISION_NOT_FOUND", `template ${name} has no revision ${prefix}`, { hint });
+  const ids = matches.map(({ id }) => shortRevision(id)).join(", ");
+  throw new MvmError("AMBIGUOUS_REVISION", `'${prefix}' is the beginning of ${matches.length} revisions: ${ids}`, { hint: "give more of its digits" });
+}
