@@ -1,5 +1,6 @@
+import { type Stats, statSync } from "node:fs";
 import * as v from "valibot";
-import { MvmError } from "./errors.ts";
+import { fileError, MvmError } from "./errors.ts";
 import { readTextIfThere, writeFileAtomic } from "./files.ts";
 
 /** What every stored JSON file is: a schema that gives its type, the version it is written in, and how people call it. */
@@ -21,7 +22,6 @@ const MAX_DOCUMENT_BYTES = 64 * 1024 * 1024;
 export function parseDocument<T extends { version: number }>(kind: DocumentKind<T>, text: string, path: string): T {
   let value: unknown;
   try {
-    if (text.length > MAX_DOCUMENT_BYTES) throw new Error(`it has ${text.length} bytes`);
     value = JSON.parse(text);
   } catch (cause) {
     throw corrupt(kind.title, path, text.trim() === "" ? "it is empty" : "it is not valid JSON", cause);
@@ -59,8 +59,19 @@ function corrupt(title: string, path: string, why: string, cause?: unknown): Mvm
 
 /** Reads a document, or undefined where there is no file. @throws as parseDocument */
 export function readDocument<T extends { version: number }>(kind: DocumentKind<T>, path: string): T | undefined {
+  const stat = statIfThere(path);
+  if (stat && !stat.isFile()) throw corrupt(kind.title, path, "it is not a file");
+  if (stat && stat.size > MAX_DOCUMENT_BYTES) throw corrupt(kind.title, path, `it has ${stat.size} bytes`);
   const text = readTextIfThere(path);
   return text === undefined ? undefined : parseDocument(kind, text, path);
+}
+
+function statIfThere(path: string): Stats | undefined {
+  try {
+    return statSync(path, { throwIfNoEntry: false });
+  } catch (error) {
+    throw fileError(error, path, "read");
+  }
 }
 
 /** The bytes a document is stored as: stable key order is the caller's, two spaces, a newline at the end. */

@@ -1,4 +1,5 @@
-import { accessSync, constants, statSync } from "node:fs";
+import { accessSync, constants, existsSync, statSync } from "node:fs";
+import { constants as osConstants } from "node:os";
 import { join, resolve } from "node:path";
 import { type ChildProcess, type SpawnOptions, spawn } from "node:child_process";
 import { isErrno, MvmError } from "./errors.ts";
@@ -78,6 +79,11 @@ export function spawnChecked(
     const child = spawn(command, args, options);
     child.once("spawn", () => resolve(child));
     child.once("error", (error) => {
+      if (typeof options.cwd === "string" && !existsSync(options.cwd)) {
+        // spawn reports a missing working directory as a missing program
+        reject(new MvmError("FILE_FAILED", `could not run ${command} in ${options.cwd}: there is no such directory`, { cause: error }));
+        return;
+      }
       if (isErrno(error, "ENOENT", "EACCES")) {
         const hint = installHint ? { hint: installHint } : {};
         reject(new MvmError("PROGRAM_MISSING", `${command} was not found or can't be executed`, { cause: error, ...hint }));
@@ -89,7 +95,12 @@ export function spawnChecked(
 /** Ends a child and all it started: SIGTERM to its process group, SIGKILL after a second. */
 function endGroup(child: ChildProcess): void {
   signalGroup(child, "SIGTERM");
-  const timer = setTimeout(() => signalGroup(child, "SIGKILL"), TERMINATE_GRACE_MS);
+  const timer = setTimeout(() => {
+    signalGroup(child, "SIGKILL");
+    // A descendant that left the group may hold our pipes open for ever: its output is waited for no longer.
+    child.stdout?.destroy();
+    child.stderr?.destroy();
+  }, TERMINATE_GRACE_MS);
   child.once("close", () => clearTimeout(timer));
 }
 
@@ -101,12 +112,10 @@ function signalGroup(child: ChildProcess, signal: NodeJS.Signals): void {
   }
 }
 
-const SIGNAL_NUMBERS: Partial<Record<NodeJS.Signals, number>> = { SIGHUP: 1, SIGINT: 2, SIGKILL: 9, SIGSEGV: 11, SIGTERM: 15 };
-
 /** Resolves with the exit code once the process has ended and its output was read. */
 function exitOf(child: ChildProcess): Promise<number> {
   return new Promise((resolve) => {
-    child.once("close", (code, signal) => resolve(code ?? 128 + (signal ? (SIGNAL_NUMBERS[signal] ?? 0) : 0)));
+    child.once("close", (code, signal) => resolve(code ?? 128 + (signal ? osConstants.signals[signal] : 0)));
   });
 }
 

@@ -38,7 +38,11 @@ export function sweepStaging(parent: string): string[] {
     if (!isAbandoned(name)) continue;
     const path = join(parent, name);
     for (const stray of findVmProcesses(path)) signalProcess(stray, "SIGKILL");
-    rmSync(path, { recursive: true, force: true });
+    try {
+      rmSync(path, { recursive: true, force: true });
+    } catch (error) {
+      throw fileError(error, path, "remove");
+    }
     removed.push(path);
   }
   return removed;

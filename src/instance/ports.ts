@@ -1,4 +1,4 @@
-import { createServer } from "node:net";
+import { createServer, isIPv4 } from "node:net";
 import { isErrno, MvmError } from "../core/errors.ts";
 import type { PortForward } from "../hypervisor/driver.ts";
 
@@ -7,10 +7,11 @@ const DEFAULT_ADDRESS = "127.0.0.1";
 
 /** Parses `HOST:GUEST` or `ADDRESS:HOST:GUEST`. @throws MvmError `INVALID_PORT` */
 export function parsePortForward(text: string): PortForward {
-  const match = /^(?:(\d{1,3}(?:\.\d{1,3}){3}):)?(\d{1,5}):(\d{1,5})$/.exec(text);
+  const match = /^(?:([\d.]+):)?(\d{1,5}):(\d{1,5})$/.exec(text);
+  const hostAddress = match?.[1] ?? DEFAULT_ADDRESS;
   const hostPort = Number(match?.[2]);
   const guestPort = Number(match?.[3]);
-  if (match && isPort(hostPort) && isPort(guestPort)) return { hostAddress: match[1] ?? DEFAULT_ADDRESS, hostPort, guestPort };
+  if (isIPv4(hostAddress) && isPort(hostPort) && isPort(guestPort)) return { hostAddress, hostPort, guestPort };
   throw new MvmError("INVALID_PORT", `'${text}' is not a port mapping`, {
     hint: "write HOST:GUEST, for example 8080:80, with ports from 1 to 65535",
   });
@@ -22,9 +23,15 @@ function isPort(port: number): boolean {
 
 /**
  * Finds out before anything is started whether the host ports are free.
- * @throws MvmError `PORT_IN_USE`, naming the port
+ * @throws MvmError `PORT_IN_USE`, naming the port; `INVALID_PORT` for one that is published twice
  */
 export async function requireFreePorts(ports: readonly PortForward[]): Promise<void> {
+  const twice = ports.find((port, index) => ports.slice(0, index).some((earlier) => collide(port, earlier)));
+  if (twice) {
+    throw new MvmError("INVALID_PORT", `the host port ${twice.hostPort} is published twice`, {
+      hint: "give each -p a host port of its own",
+    });
+  }
   for (const { hostAddress, hostPort } of ports) {
     try {
       await listenOnce(hostAddress, hostPort);
@@ -32,6 +39,12 @@ export async function requireFreePorts(ports: readonly PortForward[]): Promise<v
       throw portError(error, hostAddress, hostPort);
     }
   }
+}
+
+/** One port of one address takes one listener; 0.0.0.0 is every address (ip(7)). */
+function collide(a: PortForward, b: PortForward): boolean {
+  if (a.hostPort !== b.hostPort) return false;
+  return a.hostAddress === b.hostAddress || [a.hostAddress, b.hostAddress].includes("0.0.0.0");
 }
 
 function listenOnce(host: string, port: number): Promise<void> {
