@@ -1,17 +1,17 @@
 # An image from Debian packages, in four derivations, so that a change costs only what depends on it: the kernel with
-# its modules; the initrd; the packages, unpacked; the root image with the services' configuration.
+# its modules; the initrd; the packages, unpacked; the root image with the services' configuration. All but the last are
+# shared by all images that ask for the same.
 { pkgs, name, packages, rootfsType, accounts, guestConfig, imageConfig, files, kernelModules, keepDocs, debianLock
 , debianMirror, excludePackages
 }:
 let
-  text = import ../text.nix;
   modules = import ../modules.nix { inherit rootfsType kernelModules; };
   request = import ./request.nix { inherit pkgs name packages rootfsType excludePackages; };
   locked = import ./lock.nix { inherit name debianLock debianMirror request; };
 
   # `busybox sh` is the only program a build starts with.
-  build = step: script: settings: derivation ({
-    name = "${name}-${step}";
+  build = stepName: script: settings: derivation ({
+    name = stepName;
     inherit (pkgs) system;
     builder = "${locked.busybox}/busybox";
     args = [ "sh" "${script}" ];
@@ -19,18 +19,20 @@ let
     inherit (locked) busybox;
   } // settings);
 
-  kernel = build "kernel" ./kernel.sh {
+  kernel = build "mvm-kernel" ./kernel.sh {
+    makeKernel = "${../image/kernel.sh}";
     inherit (locked) kernel tools;
     modules = modules.all;
   };
 
-  initrd = build "initrd" ../image/initrd.sh {
+  initrd = build "mvm-initrd" ../image/initrd.sh {
+    makeKernel = "${../image/kernel.sh}";
     inherit kernel;
     modules = modules.loaded;
     agent = import ../agent.nix { inherit (pkgs) system; };
   };
 
-  unpackedPackages = build "packages" ./packages.sh {
+  unpackedPackages = build "mvm-packages" ./packages.sh {
     packages = locked.packages ++ [ locked.busyboxDeb ];
     inherit keepDocs;
   };
@@ -39,7 +41,7 @@ let
     if !(builtins.hasContext guestConfig) then guestConfig
     else throw "mkGuest ${name}: a service, health check or hook names a path of the Nix store, which a guest of Debian packages does not have: put the file into the image with files.\"/path\" = ./file;";
 
-  image = build "image" ./image.sh {
+  image = build "${name}-image" ./image.sh {
     inherit kernel initrd unpackedPackages rootfsType;
     inherit (locked) tools;
     assemble = "${../image/assemble.sh}";

@@ -6,7 +6,7 @@
 unpack_tools
 mkdir "$out" "$TMPDIR/root"
 cd "$TMPDIR/root"
-cpio -idm < "$unpackedPackages/root.cpio"
+cpio --quiet -idm < "$unpackedPackages/root.cpio"
 
 # What maintainer scripts would have done and services rely on.
 trust_certificates() {

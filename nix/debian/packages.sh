@@ -16,5 +16,5 @@ merged_usr .
 for deb in $packages; do unpack_deb "$deb" .; done
 [ -n "$keepDocs" ] || remove_docs
 find . -exec touch -h -d @1 {} +
-find . -mindepth 1 | sort | cpio -o -H newc -R 0:0 --renumber-inodes --ignore-devno > "$out/root.cpio"
+find . -mindepth 1 | sort | cpio --quiet -o -H newc -R 0:0 --renumber-inodes --ignore-devno > "$out/root.cpio"
 exit 0

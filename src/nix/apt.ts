@@ -140,6 +140,9 @@ export class Apt {
     const settings = {
       "Dir::State::status": this.#statusFile,
       "Dir::Cache": this.#directory,
+      // Container images often switch these off; without them every call reads all package lists again.
+      "Dir::Cache::pkgcache": "pkgcache.bin",
+      "Dir::Cache::srcpkgcache": "srcpkgcache.bin",
       "Dir::Cache::archives": join(this.#directory, "archives"),
       "APT::Architecture": this.#architecture,
       "Debug::NoLocking": "1",
@@ -213,14 +216,35 @@ function archiveName(root: string): string {
   return root.split("/").filter(Boolean).at(-1) ?? root;
 }
 
-/** What dpkg would know if the packages that `apt-cache show` describes were installed. */
+/**
+ * The dpkg status in which the packages that `apt-cache show` describes are installed, without their dependencies. Their
+ * versions are a little higher than those on offer, or apt would want to replace them; they provide the real ones.
+ */
 export function installedStanzas(shown: string): string {
-  const kept = /^(Package|Version|Architecture|Multi-Arch|Provides): /;
-  const stanzas = shown.split(/\n\n+/).map((stanza) => stanza.split("\n").filter((line) => kept.test(line)));
-  return stanzas
-    .filter((lines) => lines.some((line) => line.startsWith("Package: ")))
-    .map((lines) => `${lines.join("\n")}\nStatus: install ok installed\n\n`)
+  return shown
+    .split(/\n\n+/)
+    .map(fieldsOf)
+    .filter((fields) => fields.has("Package"))
+    .map((fields) => {
+      const provided = [fields.get("Provides"), `${fields.get("Package")} (= ${fields.get("Version")})`].filter(
+        Boolean,
+      );
+      const lines = [
+        `Package: ${fields.get("Package")}`,
+        "Status: install ok installed",
+        `Version: ${fields.get("Version")}+excluded`,
+        `Architecture: ${fields.get("Architecture")}`,
+        ...(fields.has("Multi-Arch") ? [`Multi-Arch: ${fields.get("Multi-Arch")}`] : []),
+        `Provides: ${provided.join(", ")}`,
+      ];
+      return `${lines.join("\n")}\n\n`;
+    })
     .join("");
+}
+
+/** The one-line fields of a control file's stanza. */
+function fieldsOf(stanza: string): Map<string, string> {
+  return new Map([...stanza.matchAll(/^([A-Za-z-]+): (.*)$/gm)].map((match) => [match[1]!, match[2]!]));
 }
 
 function unresolved(names: readonly string[], result: RunResult): MvmError {
