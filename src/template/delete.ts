@@ -1,4 +1,4 @@
-import { lstatSync, renameSync, rmSync } from "node:fs";
+import { existsSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { Context } from "../core/context.ts";
 import { fileError, isErrno, MvmError } from "../core/errors.ts";
@@ -24,7 +24,7 @@ export async function deleteTemplate(ctx: Context, name: TemplateName, { instanc
   const directory = paths.template(name);
   sweepStaging(paths.templates);
   await withTemplateLock(ctx, name, `deleting ${name}`, () => {
-    if (!lstatSync(directory, { throwIfNoEntry: false })) throw templateNotFound(paths, name);
+    if (!existsSync(directory)) throw templateNotFound(paths, name);
     refuseIfUsed(name, instancesOf(name));
     // Nobody builds while we have the lock: a VM in here lost its maker.
     for (const stray of findVmProcesses(directory)) signalProcess(stray, "SIGKILL");

@@ -1,4 +1,4 @@
-import { lstatSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, lstatSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileError, isErrno, MvmError } from "../core/errors.ts";
 import { ensureDirectory, syncDirectory } from "../core/files.ts";
@@ -26,11 +26,10 @@ export interface InitOutcome {
  */
 export function initTemplate({ name, preset, pkgs, directory }: InitRequest): InitOutcome {
   const texts = Object.entries(scaffold({ name, preset: parsePreset(preset), pkgs }));
-  const there = statSync(directory, { throwIfNoEntry: false });
-  if (there && !there.isDirectory()) throw filesExist([directory]);
-  const existing = texts.map(([file]) => join(directory, file)).filter((path) => lstatSync(path, { throwIfNoEntry: false }));
-  if (existing.length > 0) throw filesExist(existing);
+  if (existsSync(directory) && !statSync(directory).isDirectory()) throw filesExist([directory]);
   ensureDirectory(directory);
+  const existing = texts.map(([file]) => join(directory, file)).filter(isThere);
+  if (existing.length > 0) throw filesExist(existing);
   const written: string[] = [];
   try {
     for (const [file, text] of texts) {
@@ -44,6 +43,15 @@ export function initTemplate({ name, preset, pkgs, directory }: InitRequest): In
     throw error;
   }
   return { files: texts.map(([file]) => file) };
+}
+
+/** True for a dangling link too. */
+function isThere(path: string): boolean {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
+  } catch (error) {
+    throw fileError(error, path, "read");
+  }
 }
 
 /** Writes a file that must not be there, not even as a dangling link. */
