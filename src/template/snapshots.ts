@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
-import { sha256File } from "../core/digests.ts";
+import { sha256, sha256File } from "../core/digests.ts";
 import { type DocumentKind, readDocument, writeDocument } from "../core/documents.ts";
 import { isErrno, messageOf } from "../core/errors.ts";
 import { isName } from "../core/names.ts";
@@ -19,10 +19,15 @@ export interface StoredSnapshot {
 /** The directory name of a hypervisor's snapshot: readable, and different for hypervisors that can't share one. */
 export function snapshotKey(identity: HypervisorIdentity): string {
   const cpu = identity.cpuModel.toLowerCase().replace(/[^a-z0-9]+/g, "-");
-  return `${identity.name}-${identity.version}-${identity.accelerator}-${identity.architecture}-l${identity.layout}-${cpu}`
-    .slice(0, 63)
-    .replace(/[^a-z0-9]+$/, "");
+  const key = `${identity.name}-${identity.version}-${identity.accelerator}-${identity.architecture}-l${identity.layout}-${cpu}`;
+  if (key.length <= MAX_KEY_LENGTH) return key.replace(/[^a-z0-9]+$/, "");
+  // What tells two CPUs apart is at the end of their names: a digest stands for what is cut off.
+  const digest = sha256(key).slice(0, 8);
+  return `${key.slice(0, MAX_KEY_LENGTH - digest.length - 1).replace(/[^a-z0-9]+$/, "")}-${digest}`;
 }
+
+/** As for all names that become paths (core/names.ts). */
+const MAX_KEY_LENGTH = 63;
 
 /** The fields that keep a snapshot from loading on this host, as `field: theirs, ours`; none means that it fits. */
 export function misfits(theirs: HypervisorIdentity, ours: HypervisorIdentity): string[] {
