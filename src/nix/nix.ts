@@ -100,6 +100,9 @@ function hintFor(text: string): { hint?: string } {
     };
   }
   if (/is not tracked by Git|does not exist in Git repository/i.test(text)) return { hint: "Nix sees only files that Git knows: git add the file" };
+  if (/is not a valid URL/.test(text)) {
+    return { hint: "Nix takes no spaces and few special characters in a flake's path: move the flake to a plainer one" };
+  }
   if (/permission denied|opening lock file|creating directory '\/nix/i.test(text)) {
     return { hint: "install Nix's daemon (apt-get install nix-setup-systemd), or run as root" };
   }
