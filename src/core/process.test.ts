@@ -79,6 +79,13 @@ test("an aborted run ends the program and throws the reason", async () => {
   await goneFrom(pidFile);
 });
 
+test("an abort while the program is being started is not missed", async () => {
+  const abort = new AbortController();
+  const running = sh("sleep 1000", { signal: abort.signal });
+  abort.abort(new Error("Ctrl+C"));
+  await assert.rejects(running, /Ctrl\+C/);
+});
+
 test("nothing is started once aborted", async () => {
   await assert.rejects(run("mvm-no-such-program", [], { signal: AbortSignal.abort(new Error("too late")) }), /too late/);
 });

@@ -56,6 +56,7 @@ export async function run(command: string, args: readonly string[], options: Run
         end();
       }, options.timeoutMs)
     : undefined;
+  if (options.signal?.aborted) end(); // while the program was being started
   options.signal?.addEventListener("abort", end, { once: true });
   try {
     const exitCode = await exitOf(child);

@@ -104,7 +104,8 @@ async function handshake(socket: Socket, greeting: Greeting, options: OpenOption
   const answered = readUntil(socket, greeting.answer);
   socket.write(greeting.request);
   for (;;) {
-    const outcome = await Promise.race([answered, pause(Math.max(0, Math.min(next, options.deadlineMs) - Date.now()), options.signal)]);
+    using pause = startPause(Math.max(0, Math.min(next, options.deadlineMs) - Date.now()), options.signal);
+    const outcome = await Promise.race([answered, pause.over]);
     if (outcome === "answered") return;
     options.signal?.throwIfAborted();
     options.checkAlive?.();
@@ -126,16 +127,22 @@ function unreachable(outcome: "ended" | "pause"): MvmError {
   });
 }
 
-function pause(ms: number, signal: AbortSignal | undefined): Promise<"pause"> {
-  return new Promise((resolve) => {
-    const done = () => {
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", done);
-      resolve("pause");
-    };
-    const timer = setTimeout(done, ms);
-    signal?.addEventListener("abort", done, { once: true });
+/** A pause that an abort ends early. Disposing it leaves no timer behind, which would keep the process from ending. */
+function startPause(ms: number, signal: AbortSignal | undefined): Disposable & { readonly over: Promise<"pause"> } {
+  let end = () => {};
+  const over = new Promise<"pause">((resolve) => {
+    end = () => resolve("pause");
   });
+  const timer = setTimeout(end, ms);
+  if (signal?.aborted) end(); // the event is past
+  signal?.addEventListener("abort", end, { once: true });
+  return {
+    over,
+    [Symbol.dispose]: () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", end);
+    },
+  };
 }
 
 /** More than the longest answer: what of the stream's end is kept to find one that comes in pieces. */

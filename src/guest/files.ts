@@ -3,7 +3,7 @@ import { createReadStream, createWriteStream, lstatSync, symlinkSync, unlinkSync
 import { basename, dirname, join, normalize, relative, resolve, sep } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { extract, type Header, type Pack, pack } from "tar-stream";
-import { MvmError } from "../core/errors.ts";
+import { fileError, isErrno, MvmError } from "../core/errors.ts";
 import { type AgentClient, responseOf } from "./agent-client.ts";
 
 /** Files into and out of a guest, as tar archives: docs/agent-api.md, "files". */
@@ -87,7 +87,9 @@ export async function getFiles(client: AgentClient, guestPath: string, target: s
     const directories: { path: string; mode: number }[] = [];
     for await (const entry of archive) {
       const path = placeOf(entry.header.name, top, root);
-      await unpackEntry(entry.header, entry, path, root, directories);
+      await unpackEntry(entry.header, entry, path, root, directories).catch((error) => {
+        throw unpackFailed(error, path);
+      });
     }
     // Last, so that a read-only directory can be filled first.
     for (const { path, mode } of directories.reverse()) await chmod(path, mode);
@@ -117,6 +119,7 @@ async function unpackEntry(
   const mode = (header.mode ?? 0o644) & 0o777;
   switch (header.type) {
     case "directory":
+      removeLink(path);
       await mkdir(path, { recursive: true });
       directories.push({ path, mode });
       content.resume();
@@ -143,14 +146,24 @@ async function unpackEntry(
 
 /** A link that the archive made earlier must not carry a later file out of the target. */
 function refuseLinkedParents(path: string, root: string): void {
+  if (path === root) return;
   const steps = relative(root, dirname(path)).split(sep).filter(Boolean);
   let at = root;
-  for (const step of steps) {
+  // The root too: the archive's first entry may have made it a link.
+  for (const step of ["", ...steps]) {
     at = join(at, step);
     if (lstatSync(at, { throwIfNoEntry: false })?.isSymbolicLink()) {
       throw new MvmError("UNSAFE_ARCHIVE", `the guest sent a file through a symbolic link: ${path}`);
     }
   }
+}
+
+function unpackFailed(error: unknown, path: string): unknown {
+  if (error instanceof MvmError || !isErrno(error, "EEXIST")) return fileError(error, path, "write");
+  return new MvmError("FILE_FAILED", `could not write ${path}: something of another kind is in its place`, {
+    cause: error,
+    hint: "remove it, or copy to another place",
+  });
 }
 
 function removeLink(path: string): void {

@@ -46,21 +46,43 @@ function memoryBackend(memMiB: number, memory: MemorySource): string {
   }
 }
 
-export function kernelCommandLine(config: VmConfig): string {
+/** What the driver found out about this host. */
+export interface QemuHost {
+  readonly identity: HypervisorIdentity;
+  /** The host's time stamp counter, kHz, which an emulated guest reads as its own. */
+  readonly tscKHz: number;
+}
+
+/**
+ * An emulated guest would measure its time stamp counter against an emulated timer, and on a busy host it fails and
+ * hangs in every second boot; nor would it find the counters of two CPUs in step. So it is told.
+ */
+function emulationParameters({ identity, tscKHz }: QemuHost): string {
+  return identity.accelerator === "tcg" ? `tsc_early_khz=${tscKHz} tsc=reliable` : "";
+}
+
+export function kernelCommandLine(config: VmConfig, host: QemuHost): string {
   return [
     "console=ttyS0 quiet panic=-1 reboot=t",
+    emulationParameters(host),
     `root=/dev/vda rootfstype=${config.rootfs.type} ro`,
     `mvm.hold=1 mvm.net=${GUEST_NETWORK}`,
     config.kernelCommandLine,
   ]
-    .join(" ")
-    .trim();
+    .filter(Boolean)
+    .join(" ");
+}
+
+/** A restored VM has its kernel in its memory: reading the file again would cost it a tenth of its start. */
+function kernelArguments(config: VmConfig, host: QemuHost): string[] {
+  const initrd = config.initrd ? ["-initrd", config.initrd] : [];
+  return ["-kernel", config.kernel, ...initrd, "-append", kernelCommandLine(config, host)];
 }
 
 /** Arguments for `qemu-system-ARCH`. Pure: the same input gives the same command line. */
 export function qemuArguments(
   config: VmConfig,
-  identity: HypervisorIdentity,
+  host: QemuHost,
   memory: MemorySource,
   incoming: SnapshotFiles | undefined,
 ): string[] {
@@ -68,13 +90,11 @@ export function qemuArguments(
   const args = [
     "-nodefaults -no-user-config -no-reboot -display none".split(" "),
     ["-name", `mvm ${value(basename(config.directory))}`],
-    ["-M", `microvm,accel=${identity.accelerator},acpi=on,pit=off,pic=off,rtc=on,memory-backend=ram`],
-    ["-cpu", identity.accelerator === "kvm" ? "host" : "max"],
+    ["-M", `microvm,accel=${host.identity.accelerator},acpi=on,rtc=on,memory-backend=ram`],
+    ["-cpu", host.identity.accelerator === "kvm" ? "host" : "max"],
     ["-smp", String(config.cpus), "-m", `${config.memMiB}M`],
     ["-object", memoryBackend(config.memMiB, memory)],
-    ["-kernel", config.kernel],
-    config.initrd ? ["-initrd", config.initrd] : [],
-    ["-append", kernelCommandLine(config)],
+    incoming ? [] : kernelArguments(config, host),
     ["-chardev", `file,id=console,path=${CONSOLE_LOG},append=on`, "-serial", "chardev:console"],
     ["-drive", `id=root,if=none,format=raw,readonly=on,file.locking=off,file=${value(config.rootfs.path)}`],
     ["-device", "virtio-blk-device,drive=root"],
@@ -90,7 +110,8 @@ export function qemuArguments(
     ]),
     ["-netdev", `user,id=net0${forwards.join("")}`, "-device", "virtio-net-device,netdev=net0"],
     ["-chardev", `socket,id=qmp,path=${QMP_SOCKET},server=on,wait=off`, "-mon", "chardev=qmp,mode=control"],
-    incoming ? ["-global", "migration.x-ignore-shared=on", "-incoming", `fd:${VMSTATE_FD}`] : [],
+    // Deferred: QEMU must first be told that the memory is in its file already, and 7.2 takes that from QMP alone.
+    incoming ? ["-incoming", "defer"] : [],
   ];
   return args.flat();
 }

@@ -9,15 +9,14 @@ import { bootId } from "../core/process-identity.ts";
 import { findProgram, run } from "../core/process.ts";
 import { type HypervisorIdentity, HypervisorIdentitySchema } from "./driver.ts";
 import { probeKvm } from "./kvm-probe.ts";
-import { QEMU_LAYOUT } from "./qemu-arguments.ts";
+import { QEMU_LAYOUT, type QemuHost } from "./qemu-arguments.ts";
 
 export const QEMU_INSTALL_HINT = "install it: apt-get install qemu-system-x86 (or set MVM_QEMU_BIN)";
 
-export interface QemuFacts {
+export interface QemuFacts extends QemuHost {
   readonly binary: string;
-  readonly identity: HypervisorIdentity;
   /** Why KVM is not used, where it is not. */
-  readonly withoutKvm?: string;
+  readonly withoutKvm?: string | undefined;
 }
 
 const QemuFactsSchema = v.object({
@@ -25,6 +24,7 @@ const QemuFactsSchema = v.object({
   /** Changes when another QEMU is installed or the machine boots again. */
   key: v.string(),
   identity: HypervisorIdentitySchema,
+  tscKHz: v.number(),
   withoutKvm: v.optional(v.string()),
 });
 const QemuFactsDocument: DocumentKind<v.InferOutput<typeof QemuFactsSchema>> = {
@@ -47,26 +47,29 @@ export async function probeQemu(cacheDir: string, env: NodeJS.ProcessEnv, signal
   const key = [binary, stat.ino, stat.size, stat.mtimeMs, bootId(), kvmPermission(), QEMU_LAYOUT].join(":");
   const path = join(cacheDir, "qemu.json");
   const known = readKnown(path);
-  if (known?.key === key) return facts(binary, known.identity, known.withoutKvm);
+  if (known?.key === key) return { binary, ...known };
 
   const version = await askVersion(binary, signal);
   const kvm = await probeKvm(binary, cacheDir, signal);
+  const tscKHz = timeStampKHz(readFileSync("/proc/cpuinfo", "utf8"));
   const identity: HypervisorIdentity = {
     name: "qemu",
     version,
     accelerator: kvm.usable ? "kvm" : "tcg",
     architecture: "x86_64",
-    cpuModel: kvm.usable ? hostCpuModel() : "max",
+    cpuModel: kvm.usable ? hostCpuModel() : `max at ${Math.round(tscKHz / 1000)} MHz`,
     layout: QEMU_LAYOUT,
   };
   const withoutKvm = kvm.usable ? undefined : kvm.reason;
   ensureDirectory(cacheDir);
-  writeDocument(QemuFactsDocument, path, { key, identity, ...(withoutKvm ? { withoutKvm } : {}) });
-  return facts(binary, identity, withoutKvm);
+  const found = { identity, tscKHz, ...(withoutKvm ? { withoutKvm } : {}) };
+  writeDocument(QemuFactsDocument, path, { key, ...found });
+  return { binary, ...found };
 }
 
-function facts(binary: string, identity: HypervisorIdentity, withoutKvm: string | undefined): QemuFacts {
-  return { binary, identity, ...(withoutKvm ? { withoutKvm } : {}) };
+/** Linux derives a CPU's bogomips from its time stamp counter, two per MHz, and knows it exactly (calibrate_delay). */
+function timeStampKHz(cpuinfo: string): number {
+  return Math.round(Number(/^bogomips\s*:\s*([\d.]+)/m.exec(cpuinfo)?.[1] ?? 0) * 500);
 }
 
 /** A damaged cache is no cache. */

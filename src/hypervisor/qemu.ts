@@ -22,6 +22,7 @@ import {
   type MemorySource,
   QMP_SOCKET,
   qemuArguments,
+  VMSTATE_FD,
 } from "./qemu-arguments.ts";
 import { probeQemu, QEMU_INSTALL_HINT, type QemuFacts } from "./qemu-probe.ts";
 import { QmpClient } from "./qmp.ts";
@@ -46,8 +47,9 @@ export function createQemuDriver(host: { cacheDir: string; env: NodeJS.ProcessEn
     incoming: SnapshotFiles | undefined,
     options: StartOptions,
   ): Promise<VmRef> {
-    const { binary, identity } = await probe();
-    const args = qemuArguments(config, identity, memory, incoming);
+    const facts = await probe();
+    const { binary } = facts;
+    const args = qemuArguments(config, facts, memory, incoming);
     const prefix = launchPrefix(options, memory, host.env);
     const [program = binary, ...rest] = prefix.length > 0 ? [...prefix, binary] : [];
     const log = openForVm(join(config.directory, HYPERVISOR_LOG), "a");
@@ -102,7 +104,7 @@ export function createQemuDriver(host: { cacheDir: string; env: NodeJS.ProcessEn
     async restore(config, files, options = {}) {
       const vm = await start(config, { kind: "private", path: files.memory }, files, options);
       try {
-        await control(vm, continueRestored);
+        await control(vm, loadAndContinue);
         return vm;
       } catch (error) {
         const ended = !isAlive(vm.process);
@@ -116,7 +118,7 @@ export function createQemuDriver(host: { cacheDir: string; env: NodeJS.ProcessEn
 
     snapshot: (vm, vmstate) =>
       control(vm, async (qmp) => {
-        await qmp.execute("migrate-set-capabilities", { capabilities: [{ capability: "x-ignore-shared", state: true }] });
+        await qmp.execute("migrate-set-capabilities", IGNORE_SHARED);
         await qmp.execute("migrate", { uri: `exec:cat > ${shellQuote(vmstate)}` });
         await waitForMigration(qmp);
       }),
@@ -156,11 +158,16 @@ function openForVm(path: string, flags: "a" | "r"): number {
   }
 }
 
+/** "The memory is in its file already": it is neither written to nor read from the vmstate. */
+const IGNORE_SHARED = { capabilities: [{ capability: "x-ignore-shared", state: true }] };
+
 /**
- * A snapshot was taken of a paused VM, so a restored one is paused as well once its state is loaded. Until then it is
- * `inmigrate`, where `cont` would be forgotten.
+ * Loads the vmstate and lets the VM run. It was paused when it was captured, so it is paused as well once it is loaded;
+ * until then it is `inmigrate`, where `cont` would be forgotten.
  */
-async function continueRestored(qmp: QmpClient): Promise<void> {
+async function loadAndContinue(qmp: QmpClient): Promise<void> {
+  await qmp.execute("migrate-set-capabilities", IGNORE_SHARED);
+  await qmp.execute("migrate-incoming", { uri: `fd:${VMSTATE_FD}` });
   const deadline = Date.now() + CONTROL_TIMEOUT_MS;
   for (;;) {
     const { status } = await qmp.execute<{ status: string }>("query-status");

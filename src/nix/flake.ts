@@ -4,6 +4,7 @@ import { fileURLToPath } from "node:url";
 import * as v from "valibot";
 import { MvmError } from "../core/errors.ts";
 import { run } from "../core/process.ts";
+import { type DebianRequest, DebianRequestSchema } from "./debian-lock.ts";
 import { type NixOptions, nix, nixSystem } from "./nix.ts";
 
 /** The flake of our guest library, which is part of this package: every build uses the one that fits this mvmctl. */
@@ -46,14 +47,24 @@ async function isTracked(directory: string, file: string, signal?: AbortSignal):
   }
 }
 
+/** Makes Nix see a new file of a flake in a Git repository, as Nix itself does with flake.lock: known, not committed. */
+export async function showToGit(directory: string, file: string, signal?: AbortSignal): Promise<void> {
+  await run("git", ["add", "--intent-to-add", "--", file], { cwd: directory, timeoutMs: 10_000, ...(signal ? { signal } : {}) });
+}
+
 const MetadataSchema = v.object({
   /** The locked reference: equal means that the source is equal. */
   url: v.string(),
+  /** The source in the Nix store. */
+  path: v.string(),
+  resolved: v.object({ dir: v.optional(v.string(), "") }),
   locks: v.object({ root: v.string(), nodes: v.record(v.string(), v.object({ inputs: v.optional(v.record(v.string(), v.unknown())) })) }),
 });
 
 export interface FlakeMetadata {
   readonly lockedUrl: string;
+  /** Where its flake.nix lies: its own directory, or in the Nix store for a remote one. */
+  readonly directory: string;
   /** Names of the flake's direct inputs. */
   readonly inputs: readonly string[];
 }
@@ -61,8 +72,9 @@ export interface FlakeMetadata {
 /** Asks Nix what a flake is, and writes its flake.lock where one is missing. */
 export async function flakeMetadata(flake: Flake, options: NixOptions): Promise<FlakeMetadata> {
   const text = await nix(["flake", "metadata", "--json", flake.reference], options);
-  const { url, locks } = v.parse(MetadataSchema, JSON.parse(text));
-  return { lockedUrl: url, inputs: Object.keys(locks.nodes[locks.root]?.inputs ?? {}) };
+  const { url, path, resolved, locks } = v.parse(MetadataSchema, JSON.parse(text));
+  const directory = flake.directory ?? join(path, resolved.dir);
+  return { lockedUrl: url, directory, inputs: Object.keys(locks.nodes[locks.root]?.inputs ?? {}) };
 }
 
 /** The input through which a flake gets our guest library, by convention. */
@@ -76,14 +88,14 @@ export function libraryOverride(metadata: FlakeMetadata): string[] {
 const ChoiceSchema = v.object({
   names: v.array(v.string()),
   chosen: v.nullable(v.string()),
-  debianPackages: v.nullable(v.array(v.string())),
+  debianRequest: v.nullable(DebianRequestSchema),
 });
 
 export interface PackageChoice {
   /** The package's attribute below `packages.<system>`. */
   readonly name: string;
-  /** Debian packages that its image is made of, if it is built from those. */
-  readonly debianPackages: readonly string[] | undefined;
+  /** What it asks of Debian, if it is made from Debian's packages. */
+  readonly debianRequest: DebianRequest | undefined;
 }
 
 /**
@@ -104,11 +116,11 @@ export async function choosePackage(
   in {
     names = builtins.attrNames packages;
     inherit chosen;
-    debianPackages = if chosen == null then null else packages.\${chosen}.debianPackages or null;
+    debianRequest = if chosen == null then null else packages.\${chosen}.debianRequest or null;
   }`;
   const text = await nix(["eval", "--json", ...override, "--apply", apply, `${flake.reference}#packages`], options);
-  const { names, chosen, debianPackages } = v.parse(ChoiceSchema, JSON.parse(text));
-  if (chosen !== null) return { name: chosen, debianPackages: debianPackages ?? undefined };
+  const { names, chosen, debianRequest } = v.parse(ChoiceSchema, JSON.parse(text));
+  if (chosen !== null) return { name: chosen, debianRequest: debianRequest ?? undefined };
   const there = names.length > 0 ? `it has ${names.join(", ")}` : `it has no packages for ${system}`;
   throw new MvmError("PACKAGE_NOT_FOUND", `the flake has no package '${wish.profile}' (nor '${wish.role}', the role): ${there}`, {
     hint: `add packages.${system}.${wish.profile} to flake.nix, or choose one: mvmctl template edit NAME --profile PROFILE`,

@@ -1,24 +1,26 @@
-import { existsSync } from "node:fs";
+import { join } from "node:path";
 import type { Context } from "../core/context.ts";
-import { MvmError } from "../core/errors.ts";
-import { acquireLock } from "../core/locks.ts";
-import { readDocument } from "../core/documents.ts";
 import type { TemplateName } from "../core/names.ts";
 import { sweepStaging } from "../core/staging.ts";
 import type { Driver } from "../hypervisor/driver.ts";
-import { findDebianLock, prepareDebianPackages } from "../nix/debian.ts";
+import { type DebianOptions, lockDebianPackages, realiseDebianLock } from "../nix/debian.ts";
+import type { DebianRequest } from "../nix/debian-lock.ts";
 import { fingerprintFlake } from "../nix/fingerprint.ts";
-import { buildPackage, choosePackage, type Flake, flakeMetadata, libraryOverride, openFlake } from "../nix/flake.ts";
+import { buildPackage, choosePackage, type Flake, flakeMetadata, libraryOverride, openFlake, showToGit } from "../nix/flake.ts";
 import { findImage } from "../nix/image.ts";
 import type { NixOptions } from "../nix/nix.ts";
 import { captureSnapshot, memoryOnDisk } from "./capture.ts";
 import { type BuiltImage, publishRevision } from "./publish-revision.ts";
 import { currentRevision, type StoredRevision } from "./revisions.ts";
 import { damageOf, misfits, readSnapshots, type StoredSnapshot } from "./snapshots.ts";
-import { type TemplateSpec, TemplateSpecDocument } from "./spec.ts";
+import type { TemplateSpec } from "./spec.ts";
+import { loadSpec, withTemplateLock } from "./store.ts";
 
 /** Another build of the same template is waited for: it most likely makes what this one is about to. */
 const LOCK_TIMEOUT_MS = 60 * 60 * 1000;
+
+/** The file beside flake.nix that pins Debian packages. */
+const DEBIAN_LOCK = "debian.lock";
 
 export interface BuildRequest {
   /** Build even if nothing changed, and capture even if there is a snapshot. */
@@ -48,18 +50,11 @@ export interface BuildOutcome {
  *   `IMAGE_INCOMPLETE`, `SNAPSHOT_FAILED`, `DISK_FULL`
  */
 export async function buildTemplate(ctx: Context, name: TemplateName, request: BuildRequest): Promise<BuildOutcome> {
-  await using _lock = await acquireLock(ctx.paths.template(name), {
-    purpose: `building ${name}`,
-    timeoutMs: LOCK_TIMEOUT_MS,
-    signal: ctx.signal,
-    onWait: (holder) => ctx.report({ kind: "note", text: `waiting for ${holder}` }),
-  });
-  const spec = readDocument(TemplateSpecDocument, ctx.paths.templateSpec(name));
-  if (!spec) {
-    throw new MvmError("TEMPLATE_NOT_FOUND", `there is no template '${name}'`, {
-      hint: `make one: mvmctl template create ${name} --flake PATH, or mvmctl template init ${name} --local`,
-    });
-  }
+  return withTemplateLock(ctx, name, `building ${name}`, () => buildLocked(ctx, name, request), LOCK_TIMEOUT_MS);
+}
+
+async function buildLocked(ctx: Context, name: TemplateName, request: BuildRequest): Promise<BuildOutcome> {
+  const spec = loadSpec(ctx.paths, name);
   sweepStaging(ctx.paths.template(name));
   sweepStaging(ctx.paths.revisions(name));
   const started = performance.now();
@@ -97,20 +92,32 @@ async function buildRevision(
 
 async function buildImage(ctx: Context, spec: TemplateSpec, flake: Flake, nix: NixOptions) {
   ctx.report({ kind: "step", text: `Evaluating ${spec.flake}` });
-  const offline = hasDebianLock(flake);
-  const override = libraryOverride(await flakeMetadata(flake, { ...nix, offline }));
-  const choice = await choosePackage(flake, spec, override, { ...nix, offline });
+  const metadata = await flakeMetadata(flake, nix);
+  const override = libraryOverride(metadata);
+  const choice = await choosePackage(flake, spec, override, nix);
   ctx.report({ kind: "note", text: `package ${choice.name} (${choice.name === spec.role ? "named after the role" : "the profile"})` });
-  if (choice.debianPackages) await prepareDebianPackages(ctx, flake, choice.debianPackages);
+  if (choice.debianRequest) await prepareDebian(ctx, flake, join(metadata.directory, DEBIAN_LOCK), choice.debianRequest);
   ctx.report({ kind: "step", text: "Building the image" });
-  const storePath = await buildPackage(flake, choice.name, override, { ...nix, offline: choice.debianPackages !== undefined });
+  // Everything that an image of Debian packages needs is in the store by now: asking a binary cache would only take time.
+  const storePath = await buildPackage(flake, choice.name, override, { ...nix, offline: choice.debianRequest !== undefined });
   const architecture = process.arch === "arm64" ? "aarch64" : "x86_64";
   return { package: choice.name, architecture, storePath, image: findImage(storePath) };
 }
 
-/** A flake with a lock of Debian packages needs no binary cache. */
-function hasDebianLock(flake: Flake): boolean {
-  return flake.directory !== undefined && existsSync(findDebianLock(flake.directory));
+/** Locks and fetches the Debian packages that an image is made of. A remote flake comes with its lock. */
+async function prepareDebian(ctx: Context, flake: Flake, lockFile: string, request: DebianRequest): Promise<void> {
+  ctx.report({ kind: "step", text: "Fetching Debian packages" });
+  const options: DebianOptions = {
+    cacheDirectory: join(ctx.paths.cache, "debian"),
+    env: ctx.env,
+    signal: ctx.signal,
+    onProgress: (text) => ctx.report({ kind: "detail", text }),
+  };
+  if (flake.directory) {
+    if (await lockDebianPackages(lockFile, request, options)) ctx.report({ kind: "note", text: `wrote ${lockFile}` });
+    if (flake.inGit) await showToGit(flake.directory, DEBIAN_LOCK, ctx.signal);
+  }
+  await realiseDebianLock(lockFile, request.image, options);
 }
 
 function nixOptions(ctx: Context): NixOptions {

@@ -1,0 +1,298 @@
+//! GET and PUT /v1/files: trees as tar archives.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{chown, lchown, symlink, OpenOptionsExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use serde_json::json;
+use tar::{Archive, Builder, Entry, EntryType};
+use tokio::sync::mpsc;
+
+use super::query::Query;
+use super::reply::{ApiError, Reply};
+use crate::app::App;
+
+const PIECE: usize = 64 * 1024;
+const CONFIG: &str = "/mnt/config";
+const SECRETS: &str = "/mnt/secrets";
+
+pub async fn get(query: &Query, reply: &mut Reply) -> Result<(), ApiError> {
+    let path = absolute(query)?;
+    fs::symlink_metadata(&path).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    let mut body = reply.stream("application/x-tar")?;
+    let (sender, mut pieces) = mpsc::channel(4);
+    let packing = tokio::task::spawn_blocking(move || pack(&path, sender));
+    while let Some(piece) = pieces.recv().await {
+        body.send(piece).await?;
+    }
+    packing.await.map_err(io::Error::other)??;
+    Ok(body.end()?)
+}
+
+fn pack(path: &Path, sender: mpsc::Sender<Bytes>) -> io::Result<()> {
+    let mut builder = Builder::new(io::BufWriter::with_capacity(PIECE, Pieces(sender)));
+    builder.follow_symlinks(false);
+    let name = Path::new(path.file_name().unwrap_or("root".as_ref()));
+    if fs::symlink_metadata(path)?.is_dir() {
+        builder.append_dir_all(name, path)?;
+    } else {
+        builder.append_path_with_name(path, name)?;
+    }
+    builder.into_inner()?.flush()
+}
+
+/// A writer whose pieces go to the client.
+struct Pieces(mpsc::Sender<Bytes>);
+
+impl Write for Pieces {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.0.blocking_send(Bytes::copy_from_slice(data)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+pub async fn put(app: &Rc<App>, query: &Query, mut body: RecvStream, reply: &mut Reply) -> Result<(), ApiError> {
+    let target = Target::from_query(app, query)?;
+    let (sender, pieces) = mpsc::channel(4);
+    let unpacking = tokio::task::spawn_blocking(move || target.unpack(Incoming { pieces, piece: Bytes::new() }));
+    while let Some(data) = body.data().await {
+        let data = data.map_err(io::Error::other)?;
+        let length = data.len();
+        if sender.send(data).await.is_err() {
+            break; // it has failed, and says why below
+        }
+        let _ = body.flow_control().release_capacity(length);
+    }
+    drop(sender);
+    let counts = unpacking.await.map_err(io::Error::other)??;
+    reply.json(&json!({ "files": counts.files, "bytes": counts.bytes }))
+}
+
+/// A reader of what the client sends.
+struct Incoming {
+    pieces: mpsc::Receiver<Bytes>,
+    piece: Bytes,
+}
+
+impl Read for Incoming {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.piece.is_empty() {
+            match self.pieces.blocking_recv() {
+                Some(piece) => self.piece = piece,
+                None => return Ok(0),
+            }
+        }
+        let count = buffer.len().min(self.piece.len());
+        buffer[..count].copy_from_slice(&self.piece.split_to(count));
+        Ok(count)
+    }
+}
+
+#[derive(Default)]
+struct Counts {
+    files: u64,
+    bytes: u64,
+}
+
+/// Where an archive goes, and whose its files become.
+struct Target {
+    directory: PathBuf,
+    directory_mode: u32,
+    replace: bool,
+    owner: Option<u32>,
+    group: Option<u32>,
+    /// The mode of files and directories, where the place decides it and not the archive.
+    file_mode: Option<u32>,
+    inner_mode: Option<u32>,
+}
+
+impl Target {
+    fn from_query(app: &App, query: &Query) -> Result<Self, ApiError> {
+        let directory = absolute(query)?;
+        let is_secret = directory.starts_with(SECRETS);
+        let is_config = directory.starts_with(CONFIG);
+        let owner = query.text("owner").map(|name| app.accounts.user(name)).transpose()?;
+        let group = match query.text("group") {
+            Some(name) => Some(app.accounts.group(name)?),
+            None if is_secret => app.accounts.group(&app.config.service_group).ok(),
+            None => owner.as_ref().map(|account| account.gid),
+        };
+        let mode = query.text("mode").and_then(|text| u32::from_str_radix(text, 8).ok());
+        Ok(Self {
+            directory,
+            directory_mode: mode.unwrap_or(if is_secret { 0o750 } else { 0o755 }),
+            replace: query.flag("replace"),
+            owner: owner.map(|account| account.uid).or(is_secret.then_some(0)),
+            group,
+            file_mode: if is_secret { Some(0o440) } else if is_config { Some(0o444) } else { None },
+            inner_mode: if is_secret { Some(0o750) } else { None },
+        })
+    }
+
+    fn unpack(&self, source: impl Read) -> io::Result<Counts> {
+        self.make_directory()?;
+        let mut counts = Counts::default();
+        let mut archive = Archive::new(source);
+        for entry in archive.entries()? {
+            let mut entry = entry?;
+            let path = entry.path()?.into_owned();
+            let inside = relative(&path).ok_or_else(|| unsafe_name(&path))?;
+            if inside.as_os_str().is_empty() {
+                continue;
+            }
+            self.refuse_links(&inside)?;
+            counts.bytes += self.place(&mut entry, &self.directory.join(&inside))?;
+            counts.files += 1;
+        }
+        Ok(counts)
+    }
+
+    fn make_directory(&self) -> io::Result<()> {
+        if !self.directory.exists() {
+            fs::create_dir_all(&self.directory)?;
+            fs::set_permissions(&self.directory, fs::Permissions::from_mode(self.directory_mode))?;
+        } else if self.replace {
+            for entry in fs::read_dir(&self.directory)? {
+                remove(&entry?.path())?;
+            }
+        }
+        if self.owner.is_some() || self.group.is_some() {
+            chown(&self.directory, self.owner, self.group)?;
+        }
+        Ok(())
+    }
+
+    /// No part of the way to an entry may be a link: it could lead out of the directory.
+    fn refuse_links(&self, inside: &Path) -> io::Result<()> {
+        let mut at = self.directory.clone();
+        for part in inside.parent().into_iter().flat_map(Path::components) {
+            at.push(part);
+            match fs::symlink_metadata(&at) {
+                Ok(found) if found.is_symlink() => return Err(unsafe_name(inside)),
+                Ok(_) => {}
+                Err(_) => {
+                    fs::create_dir(&at)?;
+                    self.finish(&at, self.inner_mode.unwrap_or(0o755))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the bytes of a file's content.
+    fn place(&self, entry: &mut Entry<'_, impl Read>, path: &Path) -> io::Result<u64> {
+        let mode = entry.header().mode().unwrap_or(0o644) & 0o7777;
+        match entry.header().entry_type() {
+            EntryType::Directory => {
+                if !fs::symlink_metadata(path).is_ok_and(|found| found.is_dir()) {
+                    remove(path)?;
+                    fs::create_dir(path)?;
+                }
+                self.finish(path, self.inner_mode.unwrap_or(mode))?;
+                Ok(0)
+            }
+            EntryType::Symlink => {
+                let target = entry.link_name()?.ok_or_else(|| unsafe_name(path))?;
+                remove(path)?;
+                symlink(target, path)?;
+                lchown(path, self.owner, self.group)?;
+                Ok(0)
+            }
+            EntryType::Regular | EntryType::Continuous => {
+                remove(path)?;
+                // Made anew and with nobody's access: what is written was never open to others.
+                let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+                let bytes = io::copy(entry, &mut file)?;
+                self.finish(path, self.file_mode.unwrap_or(mode))?;
+                Ok(bytes)
+            }
+            other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{}: {other:?} is no file", path.display()))),
+        }
+    }
+
+    fn finish(&self, path: &Path, mode: u32) -> io::Result<()> {
+        chown(path, self.owner, self.group)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(_) => Ok(()),
+    }
+}
+
+fn absolute(query: &Query) -> Result<PathBuf, ApiError> {
+    let path = PathBuf::from(query.text("path").unwrap_or(""));
+    let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    if path.is_absolute() && plain {
+        return Ok(path);
+    }
+    Err(ApiError::bad_request(format!("'{}' is no absolute path", path.display())))
+}
+
+/// An archive's name, if it stays inside.
+fn relative(path: &Path) -> Option<PathBuf> {
+    let mut inside = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => inside.push(name),
+            Component::CurDir => {}
+            _ => return None,
+        }
+    }
+    Some(inside)
+}
+
+fn unsafe_name(path: &Path) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the archive's entry {} leads out of its directory", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stay_inside() {
+        assert_eq!(relative(Path::new("./a/b")), Some("a/b".into()));
+        for path in ["../a", "/etc/passwd", "a/../../b"] {
+            assert_eq!(relative(Path::new(path)), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn an_archive_does_not_follow_a_link_out() {
+        let place = std::env::temp_dir().join(format!("mvm-agent-files-{}", std::process::id()));
+        let inside = place.join("inside");
+        fs::create_dir_all(&inside).unwrap();
+        symlink("..", inside.join("out")).unwrap();
+        let mut builder = Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(4);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, "out/stolen", &b"data"[..]).unwrap();
+        let target = Target {
+            directory: inside,
+            directory_mode: 0o755,
+            replace: false,
+            owner: None,
+            group: None,
+            file_mode: None,
+            inner_mode: None,
+        };
+        let result = target.unpack(&builder.into_inner().unwrap()[..]);
+        let escaped = place.join("stolen").exists();
+        fs::remove_dir_all(&place).unwrap();
+        assert!(result.is_err() && !escaped);
+    }
+}

@@ -1,0 +1,67 @@
+//! Starting all services, and the end of the guest.
+
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::app::{App, Phase};
+use crate::cgroup;
+use crate::console;
+
+/// Starts every service and every check.
+pub fn start_services(app: &Rc<App>) {
+    app.set_phase(Phase::Running);
+    for service in &app.services {
+        service.start(app);
+    }
+    for check in &app.checks {
+        tokio::task::spawn_local(check.clone().keep_running(app.clone()));
+    }
+}
+
+/// Stops services within the time, writes everything out, and powers off.
+pub async fn shut_down(app: Rc<App>, limit: Duration) {
+    app.set_phase(Phase::Stopping);
+    let _ = cgroup::thaw_all();
+    let stops: Vec<_> = app
+        .services
+        .iter()
+        .map(|service| {
+            let service = service.clone();
+            tokio::task::spawn_local(async move { service.stop().await })
+        })
+        .collect();
+    let all = async {
+        for stop in stops {
+            let _ = stop.await;
+        }
+    };
+    if timeout(limit, all).await.is_err() {
+        console::say("some services did not stop in time");
+    }
+    cgroup::kill(&cgroup::group(""));
+    unmount_data();
+    power_off(app.command_line.reboot_by_keyboard)
+}
+
+fn unmount_data() {
+    unsafe {
+        libc::sync();
+        libc::umount2(c"/mnt/data".as_ptr(), 0);
+    }
+}
+
+/// With ACPI the machine can be switched off. Without it, a microVM's monitor ends the VM when the guest reboots.
+pub fn power_off(reboot_by_keyboard: bool) -> ! {
+    let has_acpi = Path::new("/sys/firmware/acpi").exists();
+    let how = if has_acpi && !reboot_by_keyboard { libc::RB_POWER_OFF } else { libc::RB_AUTOBOOT };
+    unsafe {
+        libc::sync();
+        libc::reboot(how);
+    }
+    loop {
+        std::thread::park();
+    }
+}

@@ -1,0 +1,61 @@
+//! Making the guest quiet for a snapshot.
+
+use std::fs;
+use std::io;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+use tokio::time::timeout;
+
+use crate::app::{App, Phase};
+use crate::async_fd::AsyncFile;
+use crate::cgroup;
+use crate::config::CommandLine;
+use crate::process::{self, Launch, Streams};
+
+/// Runs the hooks, writes everything out, and freezes every process but this one.
+pub async fn prepare(app: &App, limit: Duration) -> io::Result<()> {
+    run_hooks(app, "preSnapshot", &app.config.hooks.pre_snapshot, limit).await?;
+    app.set_phase(Phase::Prepared);
+    cgroup::kill(&cgroup::group("checks"));
+    let quiet = async {
+        unsafe { libc::sync() };
+        cgroup::freeze_all().await?;
+        unsafe { libc::sync() };
+        // What the page cache holds is on the disk too: a snapshot need not carry it.
+        fs::write("/proc/sys/vm/drop_caches", "3")
+    };
+    quiet.await.inspect_err(|_| {
+        let _ = cgroup::thaw_all();
+        app.set_phase(Phase::Running);
+    })
+}
+
+/// Runs hooks as root, one after another. The first that fails ends it, with what it printed.
+pub async fn run_hooks(app: &App, kind: &str, hooks: &[CommandLine], limit: Duration) -> io::Result<()> {
+    for hook in hooks {
+        let argv = hook.argv();
+        timeout(limit, run_hook(app, &argv))
+            .await
+            .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "it did not end in time")))
+            .map_err(|error| io::Error::new(error.kind(), format!("the {kind} hook {:?} failed: {error}", argv.last())))?;
+    }
+    Ok(())
+}
+
+async fn run_hook(app: &App, argv: &[String]) -> io::Result<()> {
+    let account = app.accounts.user("root")?;
+    let env = process::base_environment(&account, &app.role.borrow(), &app.env.borrow());
+    let group = cgroup::group("hooks");
+    let launch = Launch { argv, env, directory: "/", account: &account, cgroup: &group, streams: Streams::Output };
+    let running = process::spawn(&app.reaper, launch)?;
+    let mut output = Vec::new();
+    for fd in [running.stdout, running.stderr].into_iter().flatten() {
+        AsyncFile::new(fd)?.take(64 * 1024).read_to_end(&mut output).await?;
+    }
+    match running.exit.await {
+        Ok(exit) if exit.success() => Ok(()),
+        Ok(exit) => Err(io::Error::other(format!("{exit}: {}", String::from_utf8_lossy(&output).trim()))),
+        Err(_) => Err(io::Error::other("its end was missed")),
+    }
+}

@@ -1,0 +1,150 @@
+//! Telling a guest who it is: after a boot, and after a restore, when it is one of many with the same memory.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use base64::prelude::{Engine, BASE64_STANDARD};
+use serde::Deserialize;
+
+use crate::app::{App, Phase};
+use crate::cgroup;
+use crate::console;
+use crate::init::network;
+use crate::kernel_command_line::{parse_address, Network};
+use crate::lifecycle;
+use crate::prepare::run_hooks;
+
+const HOOK_LIMIT: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Wake {
+    hostname: Option<String>,
+    machine_id: Option<String>,
+    entropy: Option<String>,
+    time_ns: Option<String>,
+    role: Option<String>,
+    env: BTreeMap<String, String>,
+    network: Option<NetworkChange>,
+}
+
+#[derive(Debug, Deserialize)]
+struct NetworkChange {
+    mac: Option<String>,
+    address: Option<String>,
+    gateway: Option<String>,
+    #[serde(default)]
+    dns: Vec<String>,
+}
+
+/// Returns the new generation. Whatever must differ between two clones is set before any service runs on.
+pub async fn wake(app: &Rc<App>, wake: Wake) -> io::Result<u64> {
+    if let Some(entropy) = &wake.entropy {
+        add_entropy(&BASE64_STANDARD.decode(entropy).map_err(io::Error::other)?)?;
+    }
+    if let Some(time) = &wake.time_ns {
+        set_clock(time.parse().map_err(io::Error::other)?)?;
+    }
+    set_identity(&wake)?;
+    if let Some(change) = &wake.network {
+        if let Err(error) = change_network(change) {
+            console::say(&format!("network: {error}"));
+        }
+    }
+    if let Some(role) = wake.role {
+        *app.role.borrow_mut() = role;
+    }
+    *app.env.borrow_mut() = wake.env;
+    app.generation.set(app.generation.get() + 1);
+    if app.phase.get() == Phase::Held {
+        lifecycle::start_services(app);
+    } else {
+        resume(app).await?;
+    }
+    Ok(app.generation.get())
+}
+
+/// After a restore (or a second `wake`): lets services run on, and restarts those that must not.
+async fn resume(app: &Rc<App>) -> io::Result<()> {
+    let restored = app.phase.get() == Phase::Prepared;
+    for check in &app.checks {
+        check.renew();
+    }
+    cgroup::thaw_all()?;
+    app.set_phase(Phase::Running);
+    if restored {
+        run_hooks(app, "postRestore", &app.config.hooks.post_restore, HOOK_LIMIT).await?;
+    }
+    let env = app.env.borrow().clone();
+    for service in &app.services {
+        if (restored && service.config.restart_on_wake) || service.is_outdated(&env) {
+            let (service, app) = (service.clone(), app.clone());
+            service.mark_restarting(&app);
+            tokio::task::spawn_local(async move { service.restart(&app).await });
+        }
+    }
+    Ok(())
+}
+
+/// RNDADDENTROPY and RNDRESEEDCRNG of random(4): credits the bytes, and makes the generator use them now.
+fn add_entropy(bytes: &[u8]) -> io::Result<()> {
+    const RNDADDENTROPY: libc::c_ulong = 0x4008_5203;
+    const RNDRESEEDCRNG: libc::c_ulong = 0x5207;
+    let mut request = Vec::with_capacity(8 + bytes.len());
+    request.extend_from_slice(&(bytes.len() as i32 * 8).to_ne_bytes());
+    request.extend_from_slice(&(bytes.len() as i32).to_ne_bytes());
+    request.extend_from_slice(bytes);
+    let random = File::options().write(true).open("/dev/urandom")?;
+    for (call, argument) in [(RNDADDENTROPY, request.as_ptr()), (RNDRESEEDCRNG, std::ptr::null())] {
+        if unsafe { libc::ioctl(random.as_raw_fd(), call as _, argument) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Nanoseconds since 1970.
+fn set_clock(time_ns: i64) -> io::Result<()> {
+    let time = libc::timespec { tv_sec: time_ns / 1_000_000_000, tv_nsec: time_ns % 1_000_000_000 };
+    if unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &time) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+fn set_identity(wake: &Wake) -> io::Result<()> {
+    if let Some(id) = &wake.machine_id {
+        fs::write("/etc/machine-id", format!("{id}\n"))?;
+    }
+    let Some(name) = &wake.hostname else { return Ok(()) };
+    set_hostname(name)?;
+    fs::write("/etc/hostname", format!("{name}\n"))?;
+    fs::write("/etc/hosts", format!("127.0.0.1 localhost {name}\n::1 localhost {name}\n"))
+}
+
+pub fn set_hostname(name: &str) -> io::Result<()> {
+    let text = CString::new(name)?;
+    if unsafe { libc::sethostname(text.as_ptr(), name.len()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+fn change_network(change: &NetworkChange) -> io::Result<()> {
+    if let Some(mac) = &change.mac {
+        let mac = network::parse_mac(mac).ok_or_else(|| io::Error::other(format!("'{mac}' is no hardware address")))?;
+        network::set_mac(mac)?;
+    }
+    let Some((address, prefix)) = change.address.as_deref().and_then(parse_address) else { return Ok(()) };
+    network::configure(&Network {
+        address,
+        prefix,
+        gateway: change.gateway.as_ref().and_then(|text| text.parse().ok()),
+        dns: change.dns.first().and_then(|text| text.parse().ok()),
+    })
+}

@@ -1,0 +1,41 @@
+import type { Page } from "./page.ts";
+
+/** One command of the table. Pages are loaded when they are needed: a start must not pay for what it does not use. */
+export interface Entry {
+  /** The words typed: `template build`. */
+  readonly path: string;
+  readonly summary: string;
+  readonly load: () => Promise<{ page: Page }>;
+}
+
+export const GROUPS: Readonly<Record<string, string>> = {
+  template: "Build, list and change templates",
+};
+
+export const COMMANDS: readonly Entry[] = [
+  { path: "template init", summary: "Write a new template's files", load: () => import("./commands/template/init.ts") },
+  { path: "template create", summary: "Register a flake as a template", load: () => import("./commands/template/create.ts") },
+  {
+    path: "template create-multi",
+    summary: "Register one template for each of several roles",
+    load: () => import("./commands/template/create-multi.ts"),
+  },
+  { path: "template build", summary: "Build a template, and snapshot it healthy", load: () => import("./commands/template/build.ts") },
+  { path: "template list", summary: "List templates", load: () => import("./commands/template/list.ts") },
+  { path: "template info", summary: "Show a template, its revisions and snapshots", load: () => import("./commands/template/info.ts") },
+  { path: "template edit", summary: "Change a template's settings", load: () => import("./commands/template/edit.ts") },
+  { path: "template rollback", summary: "Make an earlier revision the current one", load: () => import("./commands/template/rollback.ts") },
+  { path: "template delete", summary: "Delete a template and its revisions", load: () => import("./commands/template/delete.ts") },
+  { path: "run", summary: "Start an instance: restored from a snapshot, or booted", load: () => import("./commands/run.ts") },
+  { path: "ls", summary: "List instances", load: () => import("./commands/ls.ts") },
+  { path: "stop", summary: "Stop instances", load: () => import("./commands/stop.ts") },
+  { path: "rm", summary: "Remove instances and their data disks", load: () => import("./commands/rm.ts") },
+  { path: "exec", summary: "Run a command in an instance", load: () => import("./commands/exec.ts") },
+  { path: "logs", summary: "Show what an instance's services wrote", load: () => import("./commands/logs.ts") },
+  { path: "cp", summary: "Copy files into or out of an instance", load: () => import("./commands/cp.ts") },
+  { path: "forward", summary: "Forward ports to a running instance", load: () => import("./commands/forward.ts") },
+  { path: "inspect", summary: "Show everything about an instance", load: () => import("./commands/inspect.ts") },
+  { path: "pause", summary: "Stop an instance's CPUs", load: () => import("./commands/pause.ts") },
+  { path: "resume", summary: "Let a paused instance run on", load: () => import("./commands/resume.ts") },
+  { path: "completions", summary: "Print shell completions", load: () => import("./commands/completions.ts") },
+];

@@ -1,0 +1,101 @@
+import { parseInstanceName, parseRevisionId, parseTemplateName, type TemplateName } from "../../core/names.ts";
+import { parseCpus, parseDataDiskMiB, parseMemMiB, formatMs } from "../../core/sizes.ts";
+import { parsePortForward } from "../../instance/ports.ts";
+import { type RunOutcome, runInstance } from "../../instance/run.ts";
+import { parseVolume } from "../../instance/volumes.ts";
+import type { Cli } from "../cli.ts";
+import { UsageError } from "../errors.ts";
+import { collect, flag, listOption, type Options, type Page, textOption } from "../page.ts";
+import { parseSeconds } from "../seconds.ts";
+
+/** A cold boot under emulation takes seconds; a service may take longer to become healthy. */
+const DEFAULT_TIMEOUT_SECONDS = "180";
+
+export const page: Page = {
+  summary: "Start an instance: restored from a snapshot, or booted",
+  description: `Restores the template's snapshot if one fits this machine, and boots otherwise, saying why. Returns when the guest is healthy.
+
+A directory given with -v is copied into the guest at the start, through the agent: it is no mount, so a run with -v restores as
+fast as one without, and changes made later on either side do not reach the other. --env is for services: it restarts those that a
+snapshot had running, as nobody can change the environment of a running process.
+--data-disk is a disk at /mnt/data of this instance's own: it begins as the snapshot had it, survives \`stop\`, and is picked up again by
+\`run --name\` of the same name, until \`rm\`.`,
+  define: (command) =>
+    command
+      .option("--template <name>", "the template to run")
+      .option("--flake <ref>", "build this flake and run it, in one go")
+      .option("--revision <id>", "another revision than the current one")
+      .option("--name <name>", "the instance's name (made up if not given)")
+      .option("-p, --publish <host:guest>", "reach a guest's TCP port; may be repeated", collect)
+      .option("-v, --volume <dir:path>", "copy a directory into the guest, to /mnt/config, /mnt/secrets or any path; may be repeated", collect)
+      .option("-e, --env <key=value>", "an environment variable for services and commands; may be repeated", collect)
+      .option("--cpus <n>", "other virtual CPUs than the template's: means a cold boot")
+      .option("--mem <MiB>", "other memory than the template's: means a cold boot")
+      .option("--data-disk <MiB>", "another data disk than the template's: means a cold boot")
+      .option("--cold", "boot even if a snapshot fits")
+      .option("--wait <moment>", "return when `running` (the agent answered) or `healthy` (every check passed; the default)")
+      .option("--timeout <seconds>", `to become healthy (default ${DEFAULT_TIMEOUT_SECONDS})`)
+      .option("--hypervisor <name>", "instead of the best one of this machine")
+      .option("-d, --detach", "return and leave it running (always so)"),
+  examples: [
+    "mvmctl run --template my-service --name svc -p 8080:80",
+    "mvmctl run --template my-service -v ./config:/mnt/config -v ./secrets:/mnt/secrets -e LOG=debug",
+    "mvmctl run --flake . --name try",
+  ],
+  json: true,
+  async run(cli, _args, options) {
+    const request = parseRequest(cli, options);
+    const template = await templateToRun(cli, options);
+    const outcome = await runInstance(cli, { ...request, template });
+    cli.print(outcome, () => describe(outcome));
+  },
+};
+
+function parseRequest(cli: Cli, options: Options) {
+  const given = <T, K extends string>(key: K, option: string, parse: (text: string) => T): { [P in K]?: T } => {
+    const text = textOption(options, option);
+    return text === undefined ? {} : ({ [key]: parse(text) } as { [P in K]: T });
+  };
+  const waitFor = textOption(options, "wait") ?? "healthy";
+  if (waitFor !== "running" && waitFor !== "healthy") throw new UsageError(`--wait '${waitFor}' is not known`, "choose running or healthy");
+  return {
+    ...given("revision", "revision", parseRevisionId),
+    ...given("name", "name", parseInstanceName),
+    ...given("cpus", "cpus", parseCpus),
+    ...given("memMiB", "mem", parseMemMiB),
+    ...given("dataDiskMiB", "dataDisk", parseDataDiskMiB),
+    ...given("hypervisor", "hypervisor", (text) => text),
+    ports: listOption(options, "publish").map(parsePortForward),
+    volumes: listOption(options, "volume").map((text) => parseVolume(text, cli.cwd)),
+    env: Object.fromEntries(listOption(options, "env").map(parseVariable)),
+    cold: flag(options, "cold"),
+    waitFor,
+    timeoutMs: parseSeconds("--timeout", textOption(options, "timeout") ?? DEFAULT_TIMEOUT_SECONDS),
+  } as const;
+}
+
+/** `K=V`. */
+function parseVariable(text: string): [key: string, value: string] {
+  const match = /^([A-Za-z_][A-Za-z0-9_]*)=(.*)$/s.exec(text);
+  if (match) return [match[1]!, match[2]!];
+  throw new UsageError(`--env '${text}' is not a variable`, "write --env NAME=value");
+}
+
+/** The template that was named, or the one that the given flake is (registered and built on the way). */
+async function templateToRun(cli: Cli, options: Options): Promise<TemplateName> {
+  const name = textOption(options, "template");
+  const flake = textOption(options, "flake");
+  if (name !== undefined && flake === undefined) return parseTemplateName(name);
+  if (flake === undefined || name !== undefined) throw new UsageError("what to run was not said", "give either --template NAME or --flake REF");
+  const [{ templateOfFlake }, { buildTemplate }] = await Promise.all([import("../../template/flake-template.ts"), import("../../template/build.ts")]);
+  const template = templateOfFlake(cli, flake, cli.cwd);
+  await buildTemplate(cli, template, { force: false });
+  return template;
+}
+
+function describe({ name, start, coldBootReason, runningMs, healthyMs, ports, hypervisor }: RunOutcome): string {
+  const how = start === "restored" ? "restored from a snapshot" : `booted (${coldBootReason})`;
+  const healthy = healthyMs === undefined ? "" : `, healthy after ${formatMs(healthyMs)}`;
+  const forwards = ports.map(({ hostAddress, hostPort, guestPort }) => `  ${hostAddress}:${hostPort} reaches port ${guestPort}\n`).join("");
+  return `${name}: ${how} on ${hypervisor.name} (${hypervisor.accelerator}); running after ${formatMs(runningMs)}${healthy}\n${forwards}Next: mvmctl exec ${name} -- COMMAND, mvmctl logs ${name}, mvmctl stop ${name}\n`;
+}

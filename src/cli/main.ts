@@ -1,0 +1,141 @@
+import { Command, CommanderError } from "commander";
+import type { Context } from "../core/context.ts";
+import { resolvePaths } from "../core/paths.ts";
+import { type Cli, styleFor } from "./cli.ts";
+import { COMMANDS, type Entry, GROUPS } from "./commands.ts";
+import { Cancelled, errorJson, exitCodeOf, renderError, UsageError } from "./errors.ts";
+import { groupHelp, overview } from "./help.ts";
+import { nearest } from "../core/nearest.ts";
+import type { Options, Page } from "./page.ts";
+import { progressView } from "./progress.ts";
+
+/** Runs one command line and returns its exit code: 0, 1 (it failed), 2 (wrong usage), 130 or 143 (stopped). */
+export async function main(argv: readonly string[]): Promise<number> {
+  const { stdout, stderr, stdin, env } = process;
+  for (const stream of [stdout, stderr]) stream.on("error", endOnBrokenPipe);
+  const debug = argv.includes("--debug");
+  const json = beforeDashes(argv).includes("--json");
+  const style = styleFor(stderr, env);
+  const progress = progressView(stderr, style);
+  const abort = new AbortController();
+  const stopListening = cancelOnSignals(abort);
+  const context: Context = {
+    paths: resolvePaths(env),
+    env,
+    signal: abort.signal,
+    report: json && !stderr.isTTY ? () => {} : (event) => progress.report(event),
+  };
+  const cli: Cli = {
+    ...context,
+    cwd: process.cwd(),
+    stdin,
+    stdout,
+    stderr,
+    json,
+    print: (data, text) => {
+      progress.settle(true);
+      stdout.write(json ? `${JSON.stringify(data, null, 2)}\n` : text());
+    },
+    settle: () => progress.settle(true),
+    style: styleFor(stdout, env),
+  };
+  try {
+    const code = await dispatch(cli, argv);
+    progress.settle(true);
+    return code;
+  } catch (thrown) {
+    progress.settle(false);
+    const error = abort.signal.aborted ? abort.signal.reason : thrown;
+    if (error instanceof CommanderError && exitCodeOf(error) === 0) return 0;
+    stderr.write(json ? errorJson(asUsage(error)) : renderError(asUsage(error), style, debug));
+    return exitCodeOf(error);
+  } finally {
+    stopListening();
+  }
+}
+
+/** A reader that had enough (`| head`) is no error. */
+function endOnBrokenPipe(error: NodeJS.ErrnoException): void {
+  if (error.code === "EPIPE") process.exit(0);
+  throw error;
+}
+
+/** The first Ctrl+C stops cleanly, the second at once. */
+function cancelOnSignals(abort: AbortController): () => void {
+  const onSignal = (signal: NodeJS.Signals) => {
+    const reason = new Cancelled(signal === "SIGTERM" ? "SIGTERM" : "SIGINT");
+    if (abort.signal.aborted) process.exit(reason.exitCode);
+    abort.abort(reason);
+  };
+  process.on("SIGINT", onSignal).on("SIGTERM", onSignal);
+  return () => void process.removeListener("SIGINT", onSignal).removeListener("SIGTERM", onSignal);
+}
+
+async function dispatch(cli: Cli, argv: readonly string[]): Promise<number> {
+  const words = argv[0] === "help" ? [...argv.slice(1), "--help"] : [...argv];
+  const entry = COMMANDS.find(({ path }) => path.split(" ").every((word, index) => words[index] === word));
+  if (entry) return await runPage(cli, entry, words.slice(entry.path.split(" ").length));
+  const [first, second] = words.filter((word) => !word.startsWith("-"));
+  const wantsHelp = words.length === 0 || words.includes("--help") || words.includes("-h");
+  if (first === undefined && wantsHelp) return show(cli, overview());
+  if (first !== undefined && GROUPS[first] && (wantsHelp || second === undefined)) return show(cli, groupHelp(first), second === undefined && !wantsHelp ? 2 : 0);
+  throw unknownCommand(words, first, second);
+}
+
+function show(cli: Cli, text: string, code = 0): number {
+  (code === 0 ? cli.stdout : cli.stderr).write(text);
+  return code;
+}
+
+function unknownCommand(words: readonly string[], first?: string, second?: string): UsageError {
+  if (first === undefined) return new UsageError(`unknown option '${words[0]}'`, "`mvmctl --help` lists the commands");
+  const typed = GROUPS[first] && second !== undefined ? `${first} ${second}` : first;
+  const candidates = COMMANDS.map(({ path }) => path).concat(Object.keys(GROUPS));
+  const guess = nearest(typed, candidates);
+  return new UsageError(`unknown command '${typed}'`, guess ? `did you mean \`mvmctl ${guess}\`?` : "`mvmctl --help` lists the commands");
+}
+
+async function runPage(cli: Cli, entry: Entry, args: readonly string[]): Promise<number> {
+  const { page } = await entry.load();
+  const command = commandOf(entry.path, page);
+  let outcome: Promise<number | void> | undefined;
+  command.action((...parsed: unknown[]) => {
+    outcome = page.run(cli, positional(parsed), command.opts<Options>());
+  });
+  command.parse([...args], { from: "user" });
+  return (await outcome) ?? 0;
+}
+
+/** Commander calls an action with each argument, then options and the command; a variadic argument is an array. */
+function positional(parsed: readonly unknown[]): string[] {
+  return parsed.slice(0, -2).flat().filter((value): value is string => typeof value === "string");
+}
+
+/** A page as commander's command. Exported for the generated documentation. */
+export function commandOf(path: string, page: Page): Command {
+  const command = new Command(`mvmctl ${path}`)
+    .summary(page.summary)
+    .description(page.description ? `${page.summary}.\n\n${page.description}` : `${page.summary}.`)
+    .exitOverride()
+    .configureOutput({ writeErr: () => {} })
+    .showSuggestionAfterError(true)
+    .helpOption("-h, --help", "show this help");
+  page.define(command);
+  if (page.json) command.option("--json", "print data as JSON, and errors too");
+  command.option("--debug", "show stack traces of errors");
+  command.addHelpText("after", `\nExamples:\n${page.examples.map((example) => `  ${example}`).join("\n")}`);
+  return command;
+}
+
+/** Commander's complaints, as ours. */
+function asUsage(error: unknown): unknown {
+  if (!(error instanceof CommanderError)) return error;
+  const [message = "", ...rest] = error.message.replace(/^error: /, "").split("\n");
+  return new UsageError(message, rest.join(" ").replace(/^\(|\)$/g, "") || "add --help to see what the command takes");
+}
+
+/** What follows `--` belongs to a command in the guest. */
+function beforeDashes(argv: readonly string[]): readonly string[] {
+  const dashes = argv.indexOf("--");
+  return dashes < 0 ? argv : argv.slice(0, dashes);
+}
