@@ -19,7 +19,8 @@ export const page: Page = {
       .passThroughOptions(),
   examples: ["mvmctl exec svc -- uname -a", "mvmctl exec -it svc -- sh"],
   json: false,
-  async run(cli, [text = "", ...argv], options) {
+  async run(cli, [text = "", ...words], options) {
+    const argv = words[0] === "--" ? words.slice(1) : words;
     const name = parseInstanceName(text);
     const interactive = flag(options, "interactive");
     const wantsTty = flag(options, "tty");
