@@ -72,6 +72,21 @@ test("the agent's refusal is what is told, not the broken pipe that follows it",
   await assert.rejects(putFiles(client, source, "/proc", undefined), { code: "AGENT_BAD_REQUEST", message: /the directory is read-only/ });
 });
 
+test("a copy that is cancelled ends with the reason", async () => {
+  const source = fresh();
+  writeFileSync(join(source, "large"), Buffer.alloc(4 * 1024 * 1024));
+  const abort = new AbortController();
+  await using guest = await useFakeAgent(() => abort.abort(new Error("Ctrl+C")));
+  await using client = await AgentClient.open(guest.endpoint, { deadlineMs: Date.now() + 10_000 });
+  await assert.rejects(putFiles(client, source, "/srv", undefined, { signal: abort.signal }), /Ctrl\+C/);
+});
+
+test("a file that can't be read is named, and the copy fails", async () => {
+  await using guest = await useFakeAgent((stream) => void stream.resume());
+  await using client = await AgentClient.open(guest.endpoint, { deadlineMs: Date.now() + 10_000 });
+  await assert.rejects(putFiles(client, join(fresh(), "gone"), "/srv", "gone"), /gone/);
+});
+
 test("a tree is copied out under the name it gets on the host", async () => {
   const target = join(fresh(), "copy");
   await copyOut(

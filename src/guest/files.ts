@@ -72,6 +72,9 @@ function addFile(archive: Pack, hostPath: string, header: Partial<Header> & { na
     // A file that grows while it is read must not spoil the archive: only what was announced is sent.
     const source = createReadStream(hostPath, header.size > 0 ? { end: header.size - 1 } : {});
     source.on("error", fail);
+    // The archive ends its entry with an error when it is itself ended half-way: the agent refused, or Ctrl+C.
+    entry.on("error", fail);
+    entry.on("close", () => source.destroy());
     source.pipe(entry);
   });
 }
