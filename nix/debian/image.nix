@@ -54,9 +54,5 @@ let
     passAsFile = [ "passwd" "group" "shadow" "guestConfig" "imageConfig" "installFiles" ];
   };
 in
-image // {
-  # For mvmctl: what debian.lock has to pin, known before there is one.
-  debianRequest = request;
-  # The same as a plain list of names.
-  debianPackages = [ request.kernel request.busybox ] ++ request.tools ++ request.packages;
-}
+# What debian.lock has to pin, for mvmctl to ask before there is a lock.
+image // { debianRequest = request; }

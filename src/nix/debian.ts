@@ -93,8 +93,12 @@ export async function realiseDebianLock(lockFile: string, image: string, options
   }
   const wanted = new Map(filesOfImage(locked).map((name) => [name, lock.files[name]!]));
   const busybox: FixedContent = { name: BUSYBOX_DIRECTORY, sha256: locked.busybox.directorySha256, mode: "tree" };
-  const pathOf = (name: string) => fixedStorePath({ name, sha256: wanted.get(name)!.sha256, mode: "file" });
-  const missing = await missingStorePaths([...[...wanted.keys()].map(pathOf), fixedStorePath(busybox)], options.signal);
+  const pathOf = (name: string) =>
+    fixedStorePath({ name, sha256: wanted.get(name)!.sha256, mode: "file" }, options.env);
+  const missing = await missingStorePaths(
+    [...[...wanted.keys()].map(pathOf), fixedStorePath(busybox, options.env)],
+    options,
+  );
   if (missing.size === 0) return;
 
   await using _cache = await lockCache(options);
@@ -105,9 +109,9 @@ export async function realiseDebianLock(lockFile: string, image: string, options
     await addFixed(
       "file",
       [...absent.keys()].map((name) => join(debsIn(options), name)),
-      options.signal,
+      options,
     );
-  if (missing.has(fixedStorePath(busybox)))
+  if (missing.has(fixedStorePath(busybox, options.env)))
     await addBusybox(locked.busybox.file, wanted.get(locked.busybox.file)!, busybox, apt, options);
 }
 
@@ -174,7 +178,7 @@ async function isCached(name: string, file: LockedFile, options: DebianOptions):
 async function digestOfBusybox(name: string, file: LockedFile, apt: Apt, options: DebianOptions): Promise<string> {
   await fillCache(new Map([[name, file]]), apt, options);
   using staging = makeStagingDirectory(options.cacheDirectory, "busybox");
-  return await hashTree(await unpackBusybox(join(debsIn(options), name), staging.path, options.signal), options.signal);
+  return await hashTree(await unpackBusybox(join(debsIn(options), name), staging.path, options), options);
 }
 
 async function addBusybox(
@@ -186,20 +190,21 @@ async function addBusybox(
 ): Promise<void> {
   await fillCache(new Map([[name, file]]), apt, options);
   using staging = makeStagingDirectory(options.cacheDirectory, "busybox");
-  const directory = await unpackBusybox(join(debsIn(options), name), staging.path, options.signal);
-  const [path] = await addFixed("tree", [directory], options.signal);
-  if (path === fixedStorePath(content)) return;
+  const directory = await unpackBusybox(join(debsIn(options), name), staging.path, options);
+  const [path] = await addFixed("tree", [directory], options);
+  if (path === fixedStorePath(content, options.env)) return;
   throw new MvmError("CORRUPT_FILE", `debian.lock has a wrong digest for the busybox of ${name}`, {
     hint: "remove debian.lock, and build again",
   });
 }
 
 /** Makes a directory with nothing but the package's busybox in it, and returns its path. */
-async function unpackBusybox(deb: string, scratch: string, signal?: AbortSignal): Promise<string> {
+async function unpackBusybox(deb: string, scratch: string, options: DebianOptions): Promise<string> {
   const unpacked = join(scratch, "unpacked");
   const result = await run("dpkg-deb", ["--extract", deb, unpacked], {
     installHint: "images with hostPkgs need a machine with Debian's packages, or install it: apt-get install dpkg",
-    ...(signal ? { signal } : {}),
+    env: options.env,
+    ...(options.signal ? { signal: options.signal } : {}),
   });
   if (result.exitCode !== 0) {
     throw new MvmError("DEBIAN_PACKAGE_DAMAGED", `${deb} can't be unpacked: ${lastLines(result.stderr, 1)}`, {

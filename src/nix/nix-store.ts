@@ -6,7 +6,15 @@ import { run } from "../core/process.ts";
 import { lastLines } from "../core/text.ts";
 import { NIX_INSTALL_HINT } from "./nix.ts";
 
-const STORE_DIRECTORY = "/nix/store";
+export interface StoreOptions {
+  readonly env: NodeJS.ProcessEnv;
+  readonly signal?: AbortSignal;
+}
+
+/** Nix's own variable for a store somewhere else. */
+function storeDirectory(env: NodeJS.ProcessEnv): string {
+  return env["NIX_STORE_DIR"] || "/nix/store";
+}
 
 /** Content that is put into the Nix store under its own hash. */
 export interface FixedContent {
@@ -17,11 +25,12 @@ export interface FixedContent {
 }
 
 /** Where the Nix store keeps such content (Nix, src/libstore/store-api.cc: makeFixedOutputPath). */
-export function fixedStorePath(content: FixedContent): string {
+export function fixedStorePath(content: FixedContent, env: NodeJS.ProcessEnv): string {
   const { name, sha256, mode } = content;
+  const directory = storeDirectory(env);
   const [type, digest] = mode === "tree" ? ["source", sha256] : ["output:out", hex(`fixed:out:sha256:${sha256}:`)];
-  const fingerprint = createHash("sha256").update(`${type}:sha256:${digest}:${STORE_DIRECTORY}:${name}`).digest();
-  return join(STORE_DIRECTORY, `${nixBase32(foldTo20Bytes(fingerprint))}-${name}`);
+  const fingerprint = createHash("sha256").update(`${type}:sha256:${digest}:${directory}:${name}`).digest();
+  return join(directory, `${nixBase32(foldTo20Bytes(fingerprint))}-${name}`);
 }
 
 function hex(text: string): string {
@@ -50,11 +59,11 @@ function nixBase32(bytes: Uint8Array): string {
 }
 
 /** Which of these paths the store does not have, whole and registered. */
-export async function missingStorePaths(paths: readonly string[], signal?: AbortSignal): Promise<Set<string>> {
+export async function missingStorePaths(paths: readonly string[], options: StoreOptions): Promise<Set<string>> {
   const absent = new Set(paths.filter((path) => !lstatSync(path, { throwIfNoEntry: false })));
   const present = paths.filter((path) => !absent.has(path));
   if (present.length === 0) return absent;
-  const output = await nixStore(["--check-validity", "--print-invalid", ...present], signal);
+  const output = await nixStore(["--check-validity", "--print-invalid", ...present], options);
   for (const path of output.split("\n").filter(Boolean)) absent.add(path);
   return absent;
 }
@@ -63,23 +72,23 @@ export async function missingStorePaths(paths: readonly string[], signal?: Abort
 export async function addFixed(
   mode: FixedContent["mode"],
   paths: readonly string[],
-  signal?: AbortSignal,
+  options: StoreOptions,
 ): Promise<string[]> {
   const recursive = mode === "tree" ? ["--recursive"] : [];
-  return (await nixStore(["--add-fixed", ...recursive, "sha256", ...paths], signal)).split("\n").filter(Boolean);
+  return (await nixStore(["--add-fixed", ...recursive, "sha256", ...paths], options)).split("\n").filter(Boolean);
 }
 
 /** SHA-256 of a whole tree as Nix counts it. */
-export async function hashTree(path: string, signal?: AbortSignal): Promise<string> {
-  return (await nixTool("nix-hash", ["--type", "sha256", path], signal)).trim();
+export async function hashTree(path: string, options: StoreOptions): Promise<string> {
+  return (await nixTool("nix-hash", ["--type", "sha256", path], options)).trim();
 }
 
-function nixStore(args: readonly string[], signal?: AbortSignal): Promise<string> {
-  return nixTool("nix-store", args, signal);
+function nixStore(args: readonly string[], options: StoreOptions): Promise<string> {
+  return nixTool("nix-store", args, options);
 }
 
-async function nixTool(program: string, args: readonly string[], signal?: AbortSignal): Promise<string> {
-  const result = await run(program, args, { installHint: NIX_INSTALL_HINT, ...(signal ? { signal } : {}) });
+async function nixTool(program: string, args: readonly string[], options: StoreOptions): Promise<string> {
+  const result = await run(program, args, { ...options, installHint: NIX_INSTALL_HINT });
   if (result.exitCode === 0) return result.stdout;
   throw new MvmError("NIX_FAILED", `${program} failed: ${lastLines(result.stderr, 1)}`, {
     detail: lastLines(result.stderr, 10),
