@@ -43,7 +43,7 @@ export class Apt {
     const result = await this.#run("apt-get", [
       "install",
       "--print-uris",
-      "-qq",
+      "-q",
       "-y",
       "--no-install-recommends",
       "--",
@@ -51,7 +51,7 @@ export class Apt {
     ]);
     if (result.exitCode !== 0) throw unresolved(names, result);
     const files = new Map<string, LockedFile>();
-    for (const line of result.stdout.split("\n").filter(Boolean)) {
+    for (const line of result.stdout.split("\n").filter((line) => line.startsWith("'"))) {
       const file = parseUriLine(line, archives);
       files.set(file.name, file);
     }
@@ -93,8 +93,10 @@ export class Apt {
     files: readonly (readonly [string, LockedFile])[],
     directory: string,
   ): Promise<string> {
+    // apt uses files of `file:` archives where they are; `copy:` brings them here.
+    const root = archive.replace(/^file:/, "copy:");
     const args = files.flatMap(([name, file]) => [
-      `${archive}${file.path}`,
+      `${root}${file.path}`,
       join(directory, name),
       `SHA256:${file.sha256}`,
     ]);
