@@ -47,10 +47,14 @@ test("every change that Nix could see changes it", async () => {
   const directory = useFlake();
   const page = join(directory, "www", "index.html");
   await allDiffer(directory, [
-    ["a file grew", () => appendFileSync(page, "!")],
+    ["a file grew", () => {
+      appendFileSync(page, "!");
+      utimesSync(page, 1, 1);
+    }],
     ["a file of the same size and time was put in its place", () => {
       const other = join(root, "other");
       writeFileSync(other, "HELLO!");
+      utimesSync(other, 1, 1);
       renameSync(other, page);
     }],
     ["a file became executable", () => chmodSync(page, 0o755)],

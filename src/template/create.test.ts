@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync, readdirSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { useDataDirectory } from "../../test/support/data-directory.ts";
@@ -89,6 +89,15 @@ test("several roles: all or none", () => {
   for (const [roles, code] of attempts) {
     assert.throws(() => createTemplates(data.ctx, "shop", roles, TEMPLATE_DEFAULTS, flake), { code }, roles.join());
   }
+  assert.deepEqual(readdirSync(data.paths.templates), ["shop-gateway"]);
+});
+
+test("several roles: a name that is taken at the last moment takes the others back", () => {
+  using data = useDataDirectory();
+  mkdirSync(data.paths.templates, { recursive: true });
+  // It looks free, and a directory can't be put in its place.
+  symlinkSync("nowhere", join(data.paths.templates, "shop-gateway"));
+  assert.throws(() => createTemplates(data.ctx, "shop", ["worker", "gateway"], TEMPLATE_DEFAULTS, data.flake("service")));
   assert.deepEqual(readdirSync(data.paths.templates), ["shop-gateway"]);
 });
 

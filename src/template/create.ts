@@ -38,6 +38,7 @@ export function createTemplates(
     newSpec(parseTemplateName(`${base}-${role}`), { ...resolved, role: parseLabel("role", role) }),
   );
   sweepStaging(ctx.paths.templates);
+  // Looked at first, so that of a set that can't be made no part is ever seen.
   for (const { name } of specs) if (existsSync(ctx.paths.template(name as TemplateName))) throw templateExists(name);
   const published: TemplateSpec[] = [];
   try {
