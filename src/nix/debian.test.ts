@@ -103,9 +103,8 @@ class Machine {
     await succeed("apt-get", ["update", "-qq"], this.env);
   }
 
-  async #build(name: string, { version = "1.0", depends, provides, source, files = {} }: TestPackage): Promise<string> {
-    const tree = mkdtempSync(join(this.directory, "tree-"));
-    mkdirSync(join(tree, "DEBIAN"));
+  async #build(name: string, content: TestPackage): Promise<string> {
+    const { version = "1.0", depends, provides, source } = content;
     const control = [
       `Package: ${name}`,
       `Version: ${version}`,
@@ -115,17 +114,12 @@ class Machine {
       ...(provides ? [`Provides: ${provides}`] : []),
       ...(source ? [`Source: ${source}`] : []),
       "Description: test",
+      "",
     ].join("\n");
-    writeFileSync(join(tree, "DEBIAN", "control"), `${control}\n`);
-    for (const [path, content] of Object.entries(files)) {
-      mkdirSync(join(tree, path, ".."), { recursive: true });
-      writeFileSync(join(tree, path), content, { mode: 0o755 });
-    }
     const path = `pool/${name}_${version.replace(/^\d+:/, "")}_amd64.deb`;
-    await succeed("dpkg-deb", ["--root-owner-group", "-Znone", "--build", tree, join(this.archive, path)], this.env);
-    rmSync(tree, { recursive: true });
-    const deb = readFileSync(join(this.archive, path));
-    return `${control}\nFilename: ${path}\nSize: ${deb.length}\nSHA256: ${sha256(deb)}\n`;
+    const deb = await buildDeb(control, content.files ?? {}, this.env);
+    writeFileSync(join(this.archive, path), deb);
+    return `${control}Filename: ${path}\nSize: ${deb.length}\nSHA256: ${sha256(deb)}\n`;
   }
 
   lock(changes: Partial<DebianRequest> = {}, update = false): Promise<boolean> {
@@ -163,6 +157,28 @@ async function succeed(command: string, args: string[], env: NodeJS.ProcessEnv):
   const result = await run(command, args, { env });
   assert.equal(result.exitCode, 0, result.stderr);
   return result.stdout;
+}
+
+const builtDebs = new Map<string, Buffer>();
+
+/** Most packages are the same in every test: each is built once. */
+async function buildDeb(
+  control: string,
+  files: Readonly<Record<string, string>>,
+  env: NodeJS.ProcessEnv,
+): Promise<Buffer> {
+  const key = JSON.stringify([control, files]);
+  const known = builtDebs.get(key);
+  if (known) return known;
+  const tree = mkdtempSync(join(root, "tree-"));
+  for (const [path, content] of Object.entries({ "DEBIAN/control": control, ...files })) {
+    mkdirSync(join(tree, path, ".."), { recursive: true });
+    writeFileSync(join(tree, path), content, { mode: 0o755 });
+  }
+  await succeed("dpkg-deb", ["--root-owner-group", "-Znone", "--build", tree, `${tree}.deb`], env);
+  const deb = readFileSync(`${tree}.deb`);
+  builtDebs.set(key, deb);
+  return deb;
 }
 
 test("a lock pins the packages and all they need, and the kernel alone", async () => {
