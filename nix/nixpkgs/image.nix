@@ -18,14 +18,15 @@ let
     args = [ "sh" "${script}" ];
     prelude = "${./prelude.sh}";
     inherit (pkgs) busybox;
-    tools = [ pkgs.lz4.bin or pkgs.lz4 pkgs.zstd.bin or pkgs.zstd rootfsTools.${rootfsType} ];
+    tools = map pkgs.lib.getBin [ pkgs.lz4 pkgs.zstd rootfsTools.${rootfsType} ];
   } // settings);
 
   linux = pkgs.linuxPackages.kernel;
   kernel = build "mvm-kernel" ./kernel.sh {
     makeKernel = "${../image/kernel.sh}";
-    # The kernel's own name for what its build makes: bzImage, Image.
-    kernelImage = "${linux}/${pkgs.stdenv.hostPlatform.linux-kernel.target}";
+    # bzImage, Image. Newer kernels say so themselves.
+    kernelImage = "${linux}/${linux.target or pkgs.stdenv.hostPlatform.linux-kernel.target}";
+    # Newer kernels have them in an output of their own.
     kernelModules = "${linux.modules or linux}";
     modules = modules.all;
   };

@@ -8,7 +8,6 @@ cd "$TMPDIR/root"
 
 mkdir -p nix/store usr
 while read -r path; do cp -a "$path" nix/store/; done < "$closure/store-paths"
-find nix/store ! -type l -exec chmod u+w {} +
 for directory in bin sbin usr/bin usr/sbin; do ln -s "$environment/bin" "$directory"; done
 
 add_skeleton
