@@ -40,10 +40,6 @@ impl AsyncFile {
         set_nonblocking(&fd)?;
         Ok(Self(watch(fd, Interest::READABLE | Interest::WRITABLE)?))
     }
-
-    pub fn fd(&self) -> &OwnedFd {
-        self.0.get_ref()
-    }
 }
 
 impl AsyncRead for AsyncFile {

@@ -62,11 +62,14 @@ impl Check {
         }
     }
 
-    /// Forgets what was known, and runs it at once.
-    pub fn renew(&self) {
+    /// What was known was about an earlier generation.
+    pub fn forget(&self) {
         self.status.set(Status::Pending);
         self.has_passed.set(false);
         self.consecutive_failures.set(0);
+    }
+
+    pub fn run_now(&self) {
         self.run_now.notify_one();
     }
 

@@ -53,6 +53,10 @@ async fn serve(command_line: KernelCommandLine) {
         config::Config::default()
     });
     let hold = command_line.hold;
+    let hostname = command_line.hostname.as_ref().unwrap_or(&config.hostname);
+    if !hostname.is_empty() {
+        let _ = wake::set_hostname(hostname);
+    }
     let app = Rc::new(App::new(config, command_line));
     reaper::start(app.reaper.clone());
     transport::start(&app);

@@ -21,6 +21,11 @@ use crate::prepare::run_hooks;
 
 const HOOK_LIMIT: Duration = Duration::from_secs(30);
 
+/// Whether `resume` has something to do that can fail, and that the host should hear of.
+pub fn has_hooks(app: &App) -> bool {
+    !app.config.hooks.post_restore.is_empty()
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Wake {
@@ -42,8 +47,8 @@ struct NetworkChange {
     dns: Vec<String>,
 }
 
-/// Returns the new generation. Whatever must differ between two clones is set before any service runs on.
-pub async fn wake(app: &Rc<App>, wake: Wake) -> io::Result<u64> {
+/// Sets whatever must differ between two clones, and returns the new generation. No service runs on before `resume`.
+pub fn wake(app: &Rc<App>, wake: Wake) -> io::Result<u64> {
     if let Some(entropy) = &wake.entropy {
         add_entropy(&BASE64_STANDARD.decode(entropy).map_err(io::Error::other)?)?;
     }
@@ -60,25 +65,27 @@ pub async fn wake(app: &Rc<App>, wake: Wake) -> io::Result<u64> {
         *app.role.borrow_mut() = role;
     }
     *app.env.borrow_mut() = wake.env;
-    app.generation.set(app.generation.get() + 1);
-    if app.phase.get() == Phase::Held {
-        lifecycle::start_services(app);
-    } else {
-        resume(app).await?;
+    for check in &app.checks {
+        check.forget();
     }
+    app.generation.set(app.generation.get() + 1);
     Ok(app.generation.get())
 }
 
-/// After a restore (or a second `wake`): lets services run on, and restarts those that must not.
-async fn resume(app: &Rc<App>) -> io::Result<()> {
-    let restored = app.phase.get() == Phase::Prepared;
-    for check in &app.checks {
-        check.renew();
+/// After a boot: starts services. After a restore (or a second `wake`): lets them run on, and restarts those that must not.
+pub async fn resume(app: &Rc<App>) -> io::Result<()> {
+    if app.phase.get() == Phase::Held {
+        lifecycle::start_services(app);
+        return Ok(());
     }
+    let restored = app.phase.get() == Phase::Prepared;
     cgroup::thaw_all()?;
-    app.set_phase(Phase::Running);
     if restored {
         run_hooks(app, "postRestore", &app.config.hooks.post_restore, HOOK_LIMIT).await?;
+    }
+    app.set_phase(Phase::Running);
+    for check in &app.checks {
+        check.run_now();
     }
     let env = app.env.borrow().clone();
     for service in &app.services {

@@ -7,6 +7,7 @@ mod logs;
 mod query;
 mod reply;
 
+use std::future::Future;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,11 +22,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{timeout, Instant};
 
 use crate::app::App;
+use crate::console;
 use crate::health::{self, Status};
 use crate::init::uptime_ms;
 use crate::lifecycle;
 use crate::prepare::prepare;
-use crate::wake::{wake, Wake};
+use crate::wake::{has_hooks, resume, wake, Wake};
 use query::Query;
 use reply::{ApiError, Reply};
 
@@ -35,6 +37,8 @@ const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 const MAX_STREAMS: u32 = 256;
 /// No JSON request comes near this.
 const MAX_JSON: usize = 4 * 1024 * 1024;
+/// Everything that is ready runs before a timer does: the answer is written by then.
+const AFTER_ANSWER: Duration = Duration::from_millis(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 /// Serves one client until its connection ends.
@@ -73,8 +77,19 @@ async fn route(app: &Rc<App>, request: Request<RecvStream>, reply: &mut Reply) -
         }
         ("POST", ["v1", "wake"]) => {
             let request: Wake = read_json(body).await?;
-            let generation = wake(app, request).await?;
-            reply.json(&json!({ "generation": generation }))
+            let generation = wake(app, request)?;
+            if has_hooks(app) {
+                resume(app).await?;
+                return reply.json(&json!({ "generation": generation }));
+            }
+            reply.json(&json!({ "generation": generation }))?;
+            let app = app.clone();
+            after_answer(async move {
+                if let Err(error) = resume(&app).await {
+                    console::say(&format!("services can't run on: {error}"));
+                }
+            });
+            Ok(())
         }
         ("POST", ["v1", "prepare"]) => {
             let request: Limit = read_json(body).await?;
@@ -85,12 +100,7 @@ async fn route(app: &Rc<App>, request: Request<RecvStream>, reply: &mut Reply) -
             let request: Limit = read_json(body).await?;
             reply.json(&json!({}))?;
             let limit = request.duration(10_000);
-            let app = app.clone();
-            tokio::task::spawn_local(async move {
-                // The answer has to be on its way before the machine is gone.
-                tokio::time::sleep(Duration::from_millis(5)).await;
-                lifecycle::shut_down(app, limit).await;
-            });
+            after_answer(lifecycle::shut_down(app.clone(), limit));
             Ok(())
         }
         ("POST", ["v1", "exec"]) => exec::exec(app, body, reply).await,
@@ -106,6 +116,14 @@ async fn route(app: &Rc<App>, request: Request<RecvStream>, reply: &mut Reply) -
         }
         (method, _) => Err(ApiError::not_found(format!("{method} {} is not a resource of this agent", parts.uri.path()))),
     }
+}
+
+/// Does something once the answer is on its way: starting processes would keep it waiting.
+fn after_answer(task: impl Future<Output = ()> + 'static) {
+    tokio::task::spawn_local(async move {
+        tokio::time::sleep(AFTER_ANSWER).await;
+        task.await;
+    });
 }
 
 #[derive(Default, Deserialize)]

@@ -5,9 +5,12 @@ mod framing;
 mod port;
 mod reactor;
 mod session;
+mod uevents;
 mod vsock;
 
+use std::collections::HashSet;
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -15,24 +18,35 @@ use crate::app::App;
 use crate::console;
 
 const PORTS: &str = "/sys/class/virtio-ports";
+const SUBSYSTEM: &str = "virtio-ports";
 const PORT_PREFIX: &str = "mvm.agent.";
 
 /// Serves every port of this machine, and vsock where there is one.
 pub fn start(app: &Rc<App>) {
-    let ports = find_ports();
-    if !ports.is_empty() {
-        match reactor::Reactor::start() {
-            Ok(reactor) => ports.into_iter().for_each(|path| serve_port(app, &reactor, path)),
-            Err(error) => console::say(&format!("agent ports: {error}")),
-        }
-    }
+    tokio::task::spawn_local(serve_ports(app.clone()));
     vsock::start(app);
 }
 
-fn serve_port(app: &Rc<App>, reactor: &Rc<reactor::Reactor>, path: PathBuf) {
-    match port::Port::open(&path, reactor) {
-        Ok(port) => drop(tokio::task::spawn_local(session::serve_port(app.clone(), port))),
-        Err(error) => console::say(&format!("{}: {error}", path.display())),
+/// Ports come one by one, and get their names a moment after their devices: each announcement is a reason to look again.
+async fn serve_ports(app: Rc<App>) {
+    if let Err(error) = find_and_serve(&app).await {
+        console::say(&format!("agent ports: {error}"));
+    }
+}
+
+async fn find_and_serve(app: &Rc<App>) -> io::Result<()> {
+    let mut uevents = uevents::Uevents::listen()?;
+    let reactor = reactor::Reactor::start()?;
+    let mut served = HashSet::new();
+    loop {
+        for path in find_ports().into_iter().filter(|path| !served.contains(path)).collect::<Vec<_>>() {
+            // A device whose node is not there yet is announced again.
+            if let Ok(port) = port::Port::open(&path, &reactor) {
+                served.insert(path);
+                tokio::task::spawn_local(session::serve_port(app.clone(), port));
+            }
+        }
+        uevents.next(SUBSYSTEM).await?;
     }
 }
 
