@@ -36,7 +36,11 @@ test("no file is no document", () => {
 });
 
 test("an older version is upgraded when read", () => {
-  assert.deepEqual(parseDocument(PetDocument, '{"version":1,"name":"Rex"}', path), { version: 2, name: "Rex", legs: 4 });
+  assert.deepEqual(parseDocument(PetDocument, '{"version":1,"name":"Rex"}', path), {
+    version: 2,
+    name: "Rex",
+    legs: 4,
+  });
 });
 
 test("a newer version is refused, never guessed at", () => {
@@ -81,7 +85,10 @@ test("a file that is far too large is not read", () => {
   const large = join(directory, "large.json");
   writeFileSync(large, "");
   truncateSync(large, 2 ** 40); // all holes: it takes no space
-  assert.throws(() => readDocument(PetDocument, large), { code: "CORRUPT_FILE", message: /it has 1099511627776 bytes/ });
+  assert.throws(() => readDocument(PetDocument, large), {
+    code: "CORRUPT_FILE",
+    message: /it has 1099511627776 bytes/,
+  });
 });
 
 test("what is no file is not waited for", async () => {

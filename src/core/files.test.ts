@@ -1,5 +1,15 @@
 import assert from "node:assert/strict";
-import { lstatSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -42,5 +52,8 @@ test("reading what is not there gives nothing; what is there and unreadable is a
 test("a directory that can't be made is an error with its path", () => {
   const file = join(directory, "file");
   writeFileSync(file, "");
-  assert.throws(() => ensureDirectory(join(file, "below")), { code: "FILE_FAILED", message: /could not create the directory .*file\/below/ });
+  assert.throws(() => ensureDirectory(join(file, "below")), {
+    code: "FILE_FAILED",
+    message: /could not create the directory .*file\/below/,
+  });
 });

@@ -20,7 +20,9 @@ async function holder(name: string) {
     console.log("held");
     setInterval(() => {}, 1000);
   `;
-  const child = spawn(process.execPath, ["--input-type=module", "--eval", script], { stdio: ["ignore", "pipe", "inherit"] });
+  const child = spawn(process.execPath, ["--input-type=module", "--eval", script], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
   await once(createInterface(child.stdout!), "line");
   return { pid: child.pid!, kill: () => child.kill("SIGKILL"), [Symbol.dispose]: () => void child.kill("SIGKILL") };
 }
@@ -85,7 +87,11 @@ test("who is cancelled stops waiting", async () => {
   const name = resource();
   await using _lock = await acquireLock(name, options);
   const abort = new AbortController();
-  const waiting = acquireLock(name, { ...options, signal: abort.signal, onWait: () => abort.abort(new Error("Ctrl+C")) });
+  const waiting = acquireLock(name, {
+    ...options,
+    signal: abort.signal,
+    onWait: () => abort.abort(new Error("Ctrl+C")),
+  });
   await assert.rejects(waiting, /Ctrl\+C/);
 });
 

@@ -31,13 +31,16 @@ test("a name that could leave its directory, or be mistaken for something else, 
 
 test("what is wrong is shown shortened and without control characters", () => {
   assert.throws(() => parseTemplateName("\x1b[31mred"), { message: /^'\?\[31mred'/ });
-  assert.throws(() => parseTemplateName("A".repeat(300)), (error: Error) => error.message.length < 200);
+  assert.throws(
+    () => parseTemplateName("A".repeat(300)),
+    (error: Error) => error.message.length < 200,
+  );
 });
 
 test("roles and profiles may have upper case and underscores, and no dots", () => {
   assert.equal(parseLabel("role", "worker_2"), "worker_2");
   assert.equal(parseLabel("profile", "myProfile"), "myProfile");
-  for (const text of ["", "a.b", "a b", "2nd", '"', "${x}"]) {
+  for (const text of ["", "a.b", "a b", "2nd", '"', "$x"]) {
     assert.throws(() => parseLabel("role", text), { code: "INVALID_NAME" }, text);
   }
 });

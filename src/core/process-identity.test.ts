@@ -1,9 +1,19 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import type { Writable } from "node:stream";
 import { test } from "node:test";
 import { until } from "../../test/support/wait.ts";
-import { bootId, findVmProcesses, identify, isAlive, ownIdentity, signalProcess, VM_DIRECTORY_VARIABLE } from "./process-identity.ts";
+import {
+  bootId,
+  findVmProcesses,
+  identify,
+  isAlive,
+  ownIdentity,
+  signalProcess,
+  VM_DIRECTORY_VARIABLE,
+} from "./process-identity.ts";
 
 /** A process that does nothing for as long as the test needs it. */
 function sleeper(env: NodeJS.ProcessEnv = {}) {
@@ -29,25 +39,29 @@ test("a process is dead once it has ended, and then gets no signals", async () =
 });
 
 test("a zombie is dead", async () => {
-  // The shell becomes a sleep that never reaps its child.
-  const child = spawn("sh", ["-c", "true & echo $!; exec sleep 1000"], { stdio: ["ignore", "pipe", "ignore"] });
+  // The shell becomes a sleep, which never reaps its child; only then is the child let go.
+  const script = "cat <&3 & echo $!; exec sleep 1000";
+  const parent = spawn("sh", ["-c", script], { stdio: ["ignore", "pipe", "ignore", "pipe"] });
   try {
-    const [line] = await once(child.stdout!.setEncoding("utf8"), "data");
-    const pid = Number(line);
-    const zombie = await until("the child is a zombie", () => {
-      const identity = identify(pid);
-      return identity && !isAlive(identity) ? identity : undefined;
-    });
-    assert.equal(zombie.pid, pid);
+    const [line] = await once(parent.stdout!.setEncoding("utf8"), "data");
+    await until("the shell is a sleep", () => readFileSync(`/proc/${parent.pid}/comm`, "utf8") === "sleep\n");
+    const child = identify(Number(line))!;
+    assert.ok(isAlive(child));
+    (parent.stdio[3] as Writable).end();
+    await until("the child is a zombie", () => !isAlive(child));
+    assert.deepEqual(identify(child.pid), child, "it still has an entry in the process table");
   } finally {
-    child.kill("SIGKILL");
+    parent.kill("SIGKILL");
   }
 });
 
 test("somebody else who got the same pid is neither meant nor signalled", () => {
   using child = sleeper();
   const identity = identify(child.pid)!;
-  for (const other of [{ ...identity, startTime: "1" }, { ...identity, bootId: "another boot" }]) {
+  for (const other of [
+    { ...identity, startTime: "1" },
+    { ...identity, bootId: "another boot" },
+  ]) {
     assert.ok(!isAlive(other));
     assert.ok(!signalProcess(other, "SIGKILL"));
   }

@@ -33,7 +33,9 @@ test("a program that does not read its input is no failure", async () => {
 
 test("lines of standard error are told as they come", async () => {
   const lines: string[] = [];
-  await sh("printf 'one\\ntwo\\r10%%\\rthr' >&2; printf 'ee' >&2", { onStderrLine: (line: string) => lines.push(line) });
+  await sh("printf 'one\\ntwo\\r10%%\\rthr' >&2; printf 'ee' >&2", {
+    onStderrLine: (line: string) => lines.push(line),
+  });
   assert.deepEqual(lines, ["one", "two", "10%", "three"]);
 });
 
@@ -46,12 +48,18 @@ test("a missing program is named, with how to get it", async () => {
 });
 
 test("a missing working directory is not mistaken for a missing program", async () => {
-  await assert.rejects(run("true", [], { cwd: join(directory, "nowhere") }), { code: "FILE_FAILED", message: /nowhere: there is no such directory/ });
+  await assert.rejects(run("true", [], { cwd: join(directory, "nowhere") }), {
+    code: "FILE_FAILED",
+    message: /nowhere: there is no such directory/,
+  });
 });
 
 test("past its time a program is ended, with all that it started", async () => {
   const pidFile = join(directory, "timeout.pid");
-  await assert.rejects(sh(`sleep 1000 & echo $! > ${pidFile}; wait`, { timeoutMs: 300 }), { code: "PROCESS_TIMEOUT", message: /300 ms/ });
+  await assert.rejects(sh(`sleep 1000 & echo $! > ${pidFile}; wait`, { timeoutMs: 300 }), {
+    code: "PROCESS_TIMEOUT",
+    message: /300 ms/,
+  });
   await goneFrom(pidFile);
 });
 
@@ -87,7 +95,10 @@ test("an abort while the program is being started is not missed", async () => {
 });
 
 test("nothing is started once aborted", async () => {
-  await assert.rejects(run("mvm-no-such-program", [], { signal: AbortSignal.abort(new Error("too late")) }), /too late/);
+  await assert.rejects(
+    run("mvm-no-such-program", [], { signal: AbortSignal.abort(new Error("too late")) }),
+    /too late/,
+  );
 });
 
 test("a program is found on the PATH, or by its own path", () => {

@@ -68,7 +68,10 @@ test("a VM that runs on in an abandoned directory is killed with it", async () =
   const dead = await abandoned(where);
   const vmDirectory = join(dead, "vm");
   mkdirSync(vmDirectory);
-  const vm = spawn("sleep", ["1000"], { env: { ...process.env, [VM_DIRECTORY_VARIABLE]: vmDirectory }, stdio: "ignore" });
+  const vm = spawn("sleep", ["1000"], {
+    env: { ...process.env, [VM_DIRECTORY_VARIABLE]: vmDirectory },
+    stdio: "ignore",
+  });
   const ended = once(vm, "exit");
   await until("the VM runs", () => findVmProcesses(vmDirectory).length === 1);
   using own = makeStagingDirectory(where, "own");
@@ -82,7 +85,10 @@ test("a VM that runs on in an abandoned directory is killed with it", async () =
 });
 
 function startVmIn(directory: string) {
-  const child = spawn("sleep", ["1000"], { env: { ...process.env, [VM_DIRECTORY_VARIABLE]: directory }, stdio: "ignore" });
+  const child = spawn("sleep", ["1000"], {
+    env: { ...process.env, [VM_DIRECTORY_VARIABLE]: directory },
+    stdio: "ignore",
+  });
   return { pid: child.pid!, [Symbol.dispose]: () => void child.kill("SIGKILL") };
 }
 

@@ -20,11 +20,17 @@ test("requests go side by side over one connection", async () => {
     (stream) => setImmediate(() => answerJson(stream, healthy)),
     (client) => Promise.all([client.health(0), client.health(0), client.health(0)]),
   );
-  assert.deepEqual(statuses.map(({ status }) => status), ["healthy", "healthy", "healthy"]);
+  assert.deepEqual(
+    statuses.map(({ status }) => status),
+    ["healthy", "healthy", "healthy"],
+  );
 });
 
 test("the agent's own refusal is told with its code", async () => {
-  const refused = talk((stream) => answerJson(stream, { code: "NOT_FOUND", message: "there is no service web" }, 404), (client) => client.restartService("web"));
+  const refused = talk(
+    (stream) => answerJson(stream, { code: "NOT_FOUND", message: "there is no service web" }, 404),
+    (client) => client.restartService("web"),
+  );
   await assert.rejects(refused, { code: "AGENT_NOT_FOUND", message: /refused POST .*there is no service web/ });
 });
 
@@ -40,7 +46,11 @@ test("an answer that does not keep the contract is the agent's failure", async (
     (stream) => stream.close(2),
     (stream) => stream.session?.destroy(),
   ];
-  for (const answer of answers) await assert.rejects(talk(answer, (client) => client.health(0)), { code: "AGENT_FAILED" });
+  for (const answer of answers)
+    await assert.rejects(
+      talk(answer, (client) => client.health(0)),
+      { code: "AGENT_FAILED" },
+    );
 });
 
 test("an endless answer is cut off", async () => {
@@ -62,7 +72,10 @@ test("an endless answer is cut off", async () => {
 
 test("a cancelled request ends with the reason", async () => {
   const abort = new AbortController();
-  const waiting = talk(() => abort.abort(new Error("Ctrl+C")), (client) => client.health(60_000, abort.signal));
+  const waiting = talk(
+    () => abort.abort(new Error("Ctrl+C")),
+    (client) => client.health(60_000, abort.signal),
+  );
   await assert.rejects(waiting, /Ctrl\+C/);
 });
 

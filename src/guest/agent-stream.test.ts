@@ -63,14 +63,20 @@ test("a VM that has ended is not waited for", async () => {
   };
   await assert.rejects(openAgentStream(guest.endpoint, { ...soon(), checkAlive, repeatAfterMs: 20 }), /the VM died/);
   await using ending = await useFakeGuest((connection) => connection.destroy());
-  await assert.rejects(openAgentStream(ending.endpoint, soon()), { code: "AGENT_UNREACHABLE", message: /closed the connection/ });
+  await assert.rejects(openAgentStream(ending.endpoint, soon()), {
+    code: "AGENT_UNREACHABLE",
+    message: /closed the connection/,
+  });
 });
 
 test("who is cancelled stops waiting, and gives the port back", async () => {
   const abort = new AbortController();
   const before = Date.now();
   await using guest = await useFakeGuest(() => abort.abort(new Error("Ctrl+C")));
-  await assert.rejects(openAgentStream(guest.endpoint, { ...soon(), signal: abort.signal, repeatAfterMs: 9000 }), /Ctrl\+C/);
+  await assert.rejects(
+    openAgentStream(guest.endpoint, { ...soon(), signal: abort.signal, repeatAfterMs: 9000 }),
+    /Ctrl\+C/,
+  );
   assert.ok(Date.now() - before < 5000);
   await using lock = await tryLock(guest.socket, "testing");
   assert.ok(lock);
@@ -79,7 +85,10 @@ test("who is cancelled stops waiting, and gives the port back", async () => {
 test("a port serves one client at a time: when all are taken, the error says so", async () => {
   await using guest = await useFakeGuest((connection) => void connection.resume());
   await using _lock = await tryLock(guest.socket, "mvmctl exec");
-  await assert.rejects(openAgentStream(guest.endpoint, { deadlineMs: Date.now() + 50 }), { code: "AGENT_BUSY", message: /all 1 connections/ });
+  await assert.rejects(openAgentStream(guest.endpoint, { deadlineMs: Date.now() + 50 }), {
+    code: "AGENT_BUSY",
+    message: /all 1 connections/,
+  });
 });
 
 test("Firecracker answers for the guest, with a port number of its choice", async () => {

@@ -7,7 +7,9 @@ import { AgentClient } from "./agent-client.ts";
 import { type ExecRequest, type ExecStreams, execInGuest } from "./exec.ts";
 
 function frame(type: number, payload: string | Buffer | object): Buffer {
-  const body = Buffer.isBuffer(payload) ? payload : Buffer.from(typeof payload === "string" ? payload : JSON.stringify(payload));
+  const body = Buffer.isBuffer(payload)
+    ? payload
+    : Buffer.from(typeof payload === "string" ? payload : JSON.stringify(payload));
   const head = Buffer.alloc(5);
   head.writeUInt8(type, 0);
   head.writeUInt32BE(body.length, 1);
@@ -15,7 +17,11 @@ function frame(type: number, payload: string | Buffer | object): Buffer {
 }
 
 /** Runs a command in a guest whose agent does what `serve` does; `sent` gives the frames that the host sent. */
-async function exec(serve: (stream: ServerHttp2Stream) => void, request: Partial<ExecRequest> = {}, streams: Partial<ExecStreams> = {}) {
+async function exec(
+  serve: (stream: ServerHttp2Stream) => void,
+  request: Partial<ExecRequest> = {},
+  streams: Partial<ExecStreams> = {},
+) {
   const stdout = new PassThrough();
   const stderr = new PassThrough();
   const received: Buffer[] = [];
@@ -90,15 +96,29 @@ test("input is sent in frames that are not too long, then its end", async () => 
 const startLength = frame(0, { env: {}, cwd: "/", tty: null, argv: ["true"] }).length;
 
 test("a command that is not in the image is named, with what to do", async () => {
-  const refused = exec((stream) => stream.end(frame(4, { code: "NOT_FOUND", message: "no such file" })), { argv: ["vim"] });
-  await assert.rejects(refused, { code: "COMMAND_NOT_FOUND", message: "'vim' was not found in the guest", hint: /packages/ });
-  const failed = exec((stream) => stream.end(frame(4, { code: "FAILED", message: "permission denied" })), { argv: ["/etc"] });
+  const refused = exec((stream) => stream.end(frame(4, { code: "NOT_FOUND", message: "no such file" })), {
+    argv: ["vim"],
+  });
+  await assert.rejects(refused, {
+    code: "COMMAND_NOT_FOUND",
+    message: "'vim' was not found in the guest",
+    hint: /packages/,
+  });
+  const failed = exec((stream) => stream.end(frame(4, { code: "FAILED", message: "permission denied" })), {
+    argv: ["/etc"],
+  });
   await assert.rejects(failed, { code: "COMMAND_FAILED", message: /permission denied/ });
 });
 
 test("a guest that ends, or talks nonsense, is an error and no exit code", async () => {
-  await assert.rejects(exec((stream) => stream.end(frame(1, "half"))), { code: "AGENT_FAILED", message: /ended before the command did/ });
+  await assert.rejects(
+    exec((stream) => stream.end(frame(1, "half"))),
+    { code: "AGENT_FAILED", message: /ended before the command did/ },
+  );
   const long = Buffer.alloc(5);
   long.writeUInt32BE(65_537, 1);
-  await assert.rejects(exec((stream) => stream.end(long)), { code: "AGENT_FAILED", message: /too long/ });
+  await assert.rejects(
+    exec((stream) => stream.end(long)),
+    { code: "AGENT_FAILED", message: /too long/ },
+  );
 });

@@ -1,5 +1,17 @@
 import assert from "node:assert/strict";
-import { chmodSync, existsSync, lstatSync, mkdirSync, mkdtempSync, readFileSync, readlinkSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import type { ServerHttp2Stream } from "node:http2";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -67,9 +79,14 @@ test("a directory is sent with its modes and links; a host's devices and sockets
 test("the agent's refusal is what is told, not the broken pipe that follows it", async () => {
   const source = fresh();
   writeFileSync(join(source, "large"), Buffer.alloc(4 * 1024 * 1024));
-  await using guest = await useFakeAgent((stream) => answerJson(stream, { code: "BAD_REQUEST", message: "the directory is read-only" }, 400));
+  await using guest = await useFakeAgent((stream) =>
+    answerJson(stream, { code: "BAD_REQUEST", message: "the directory is read-only" }, 400),
+  );
   await using client = await AgentClient.open(guest.endpoint, { deadlineMs: Date.now() + 10_000 });
-  await assert.rejects(putFiles(client, source, "/proc", undefined), { code: "AGENT_BAD_REQUEST", message: /the directory is read-only/ });
+  await assert.rejects(putFiles(client, source, "/proc", undefined), {
+    code: "AGENT_BAD_REQUEST",
+    message: /the directory is read-only/,
+  });
 });
 
 test("a copy that is cancelled ends with the reason", async () => {
@@ -118,14 +135,30 @@ test("a guest can't write outside of what was asked for", async () => {
   const escapes: [string, (outside: string) => Entry[]][] = [
     ["by name", () => [{ name: "site/../../outside/file", content: "!" }]],
     ["by name, from the top", () => [{ name: "../outside/file", content: "!" }]],
-    ["through a link", (outside) => [{ name: "site/", type: "directory" }, { name: "site/a", type: "symlink", linkname: outside }, { name: "site/a/file", content: "!" }]],
-    ["through a link as the top", (outside) => [{ name: "site", type: "symlink", linkname: outside }, { name: "site/file", content: "!" }]],
-    ["through links in a row", (outside) => [
-      { name: "site/", type: "directory" },
-      { name: "site/a", type: "symlink", linkname: "." },
-      { name: "site/a/b", type: "symlink", linkname: outside },
-      { name: "site/a/b/file", content: "!" },
-    ]],
+    [
+      "through a link",
+      (outside) => [
+        { name: "site/", type: "directory" },
+        { name: "site/a", type: "symlink", linkname: outside },
+        { name: "site/a/file", content: "!" },
+      ],
+    ],
+    [
+      "through a link as the top",
+      (outside) => [
+        { name: "site", type: "symlink", linkname: outside },
+        { name: "site/file", content: "!" },
+      ],
+    ],
+    [
+      "through links in a row",
+      (outside) => [
+        { name: "site/", type: "directory" },
+        { name: "site/a", type: "symlink", linkname: "." },
+        { name: "site/a/b", type: "symlink", linkname: outside },
+        { name: "site/a/b/file", content: "!" },
+      ],
+    ],
   ];
   for (const [how, entries] of escapes) {
     const where = fresh();
@@ -159,6 +192,12 @@ test("a guest's link is replaced, never followed: neither by a file nor by a dir
 test("what is in the way is named", async () => {
   const target = fresh();
   mkdirSync(join(target, "home"));
-  const copying = copyOut([{ name: "site/", type: "directory" }, { name: "site/home", type: "symlink", linkname: "x" }], target);
+  const copying = copyOut(
+    [
+      { name: "site/", type: "directory" },
+      { name: "site/home", type: "symlink", linkname: "x" },
+    ],
+    target,
+  );
   await assert.rejects(copying, { code: "FILE_FAILED", message: /home: something of another kind is in its place/ });
 });

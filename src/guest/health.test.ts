@@ -13,7 +13,13 @@ const check = (status: Health["checks"][string]["status"], other = {}) => ({
   consecutiveFailures: 0,
   ...other,
 });
-const health = (status: Health["status"], other: Partial<Health> = {}): Health => ({ status, generation: 1, services: {}, checks: {}, ...other });
+const health = (status: Health["status"], other: Partial<Health> = {}): Health => ({
+  status,
+  generation: 1,
+  services: {},
+  checks: {},
+  ...other,
+});
 
 /** An agent that says these one after the other, and the last one again and again. */
 function agentSaying(...answers: Health[]): AgentClient {
@@ -26,7 +32,10 @@ test("what is missing is told by name", () => {
     services: { web: service("starting"), db: service("running"), mail: service("backoff") },
     checks: { http: check("failing"), disk: check("passing"), query: check("pending", { runs: 0 }) },
   });
-  assert.equal(describeMissing(missing), "service 'web' starting, service 'mail' backoff, check 'http' failing, check 'query' not run yet");
+  assert.equal(
+    describeMissing(missing),
+    "service 'web' starting, service 'mail' backoff, check 'http' failing, check 'query' not run yet",
+  );
   assert.equal(describeMissing(health("unhealthy")), "unhealthy");
 });
 
@@ -57,6 +66,7 @@ test("past the deadline the check that failed is named, with what it printed", a
   await assert.rejects(waitHealthy(agentSaying(failing), { deadlineMs: Date.now() - 1 }), {
     code: "GUEST_UNHEALTHY",
     message: /did not become healthy in time \(check 'http' failing, check 'query' failing\)/,
-    detail: "check 'http': exit code 1 after 7 runs, it printed:\n  connection refused\ncheck 'query': exit code none after 2 runs, no output",
+    detail:
+      "check 'http': exit code 1 after 7 runs, it printed:\n  connection refused\ncheck 'query': exit code none after 2 runs, no output",
   });
 });

@@ -4,7 +4,8 @@ import { hostName, newIdentity } from "./identity.ts";
 
 test("no two guests are told the same identity", () => {
   const identities = Array.from({ length: 50 }, () => newIdentity("web", "worker", {}));
-  for (const part of ["machineId", "entropy"] as const) assert.equal(new Set(identities.map((identity) => identity[part])).size, 50);
+  for (const part of ["machineId", "entropy"] as const)
+    assert.equal(new Set(identities.map((identity) => identity[part])).size, 50);
   assert.equal(new Set(identities.map(({ network }) => network?.mac)).size, 50);
 });
 
@@ -24,6 +25,13 @@ test("the time is now, in nanoseconds with all their digits", () => {
 });
 
 test("an instance's name becomes a host name that RFC 1123 allows", () => {
-  const names = { web: "web", "web-1": "web-1", "my.service_2": "my-service-2", "a._.b": "a-b", "web-": "web", "web...": "web" };
+  const names = {
+    web: "web",
+    "web-1": "web-1",
+    "my.service_2": "my-service-2",
+    "a._.b": "a-b",
+    "web-": "web",
+    "web...": "web",
+  };
   for (const [name, expected] of Object.entries(names)) assert.equal(hostName(name), expected);
 });

@@ -10,7 +10,24 @@ test("a published port belongs to this machine alone, unless an address says oth
 });
 
 test("what is no port mapping is refused", () => {
-  const refused = ["", "80", "80:", ":80", "0:80", "80:0", "65536:80", "80:65536", "a:80", "80:80/udp", "-1:80", "8080:80:90", "300.1.1.1:80:80", "1.2.3:80:80", "[::1]:80:80", "localhost:80:80"];
+  const refused = [
+    "",
+    "80",
+    "80:",
+    ":80",
+    "0:80",
+    "80:0",
+    "65536:80",
+    "80:65536",
+    "a:80",
+    "80:80/udp",
+    "-1:80",
+    "8080:80:90",
+    "300.1.1.1:80:80",
+    "1.2.3:80:80",
+    "[::1]:80:80",
+    "localhost:80:80",
+  ];
   for (const text of refused) assert.throws(() => parsePortForward(text), { code: "INVALID_PORT" }, text);
 });
 
@@ -20,7 +37,10 @@ test("a port in use is found before anything is started, and named", async () =>
   const { port } = server.address() as AddressInfo;
   try {
     const taken = parsePortForward(`${port}:80`);
-    await assert.rejects(requireFreePorts([taken]), { code: "PORT_IN_USE", message: `port ${port} of 127.0.0.1 is in use by another program` });
+    await assert.rejects(requireFreePorts([taken]), {
+      code: "PORT_IN_USE",
+      message: `port ${port} of 127.0.0.1 is in use by another program`,
+    });
     await assert.rejects(requireFreePorts([{ ...taken, hostAddress: "0.0.0.0" }]), { code: "PORT_IN_USE" });
   } finally {
     server.close();
@@ -31,18 +51,26 @@ test("a port in use is found before anything is started, and named", async () =>
 
 test("one host port can't be published twice", async () => {
   const once80 = parsePortForward("18080:80");
-  await assert.rejects(requireFreePorts([once80, parsePortForward("18080:81")]), { code: "INVALID_PORT", message: /18080 is published twice/ });
+  await assert.rejects(requireFreePorts([once80, parsePortForward("18080:81")]), {
+    code: "INVALID_PORT",
+    message: /18080 is published twice/,
+  });
   await assert.rejects(requireFreePorts([once80, parsePortForward("0.0.0.0:18080:80")]), { code: "INVALID_PORT" });
 });
 
 test("an address that is not this machine's is named", async () => {
-  await assert.rejects(requireFreePorts([parsePortForward("192.0.2.1:18081:80")]), { code: "INVALID_PORT", message: /192\.0\.2\.1 is no address of this machine/ });
+  await assert.rejects(requireFreePorts([parsePortForward("192.0.2.1:18081:80")]), {
+    code: "INVALID_PORT",
+    message: /192\.0\.2\.1 is no address of this machine/,
+  });
 });
 
 test("a failed bind is told in the words of whoever published the port", () => {
   const error = (code: string) => Object.assign(new Error(code), { code });
   assert.deepEqual(
-    ["EADDRINUSE", "EACCES", "EADDRNOTAVAIL"].map((code) => (portError(error(code), "127.0.0.1", 80) as { code: string }).code),
+    ["EADDRINUSE", "EACCES", "EADDRNOTAVAIL"].map(
+      (code) => (portError(error(code), "127.0.0.1", 80) as { code: string }).code,
+    ),
     ["PORT_IN_USE", "PORT_FORBIDDEN", "INVALID_PORT"],
   );
   const other = error("ENOMEM");

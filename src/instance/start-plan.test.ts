@@ -40,7 +40,10 @@ test("everything else boots, with the reason in one sentence", () => {
     [{ cold: true }, "a cold boot was asked for"],
     [{ snapshots: [] }, "the revision has no snapshot"],
     [{ keptDataDisk: true }, "it continues with its own data disk, which no snapshot knows"],
-    [{ snapshots: [snapshot({ version: "8.0.0" })] }, "no snapshot fits this machine: hypervisor version is 8.0.0 there and 7.2.0 here"],
+    [
+      { snapshots: [snapshot({ version: "8.0.0" })] },
+      "no snapshot fits this machine: hypervisor version is 8.0.0 there and 7.2.0 here",
+    ],
     [{ sizes: { ...sizes, memMiB: 2048 } }, "a snapshot keeps its sizes: mem is 1024 in it and 2048 was asked for"],
     [
       { sizes: { cpus: 4, memMiB: 1024, dataDiskMiB: 64 } },

@@ -12,8 +12,14 @@ writeFileSync(join(cwd, "file"), "");
 
 test("a volume is a directory of the host and a path in the guest", () => {
   assert.deepEqual(parseVolume("config:/mnt/config", cwd), { hostPath: join(cwd, "config"), guestPath: "/mnt/config" });
-  assert.deepEqual(parseVolume(`${cwd}/config:/srv/app/`, "/"), { hostPath: join(cwd, "config"), guestPath: "/srv/app" });
-  assert.deepEqual(parseVolume(".:/srv//app", join(cwd, "config")), { hostPath: join(cwd, "config"), guestPath: "/srv/app" });
+  assert.deepEqual(parseVolume(`${cwd}/config:/srv/app/`, "/"), {
+    hostPath: join(cwd, "config"),
+    guestPath: "/srv/app",
+  });
+  assert.deepEqual(parseVolume(".:/srv//app", join(cwd, "config")), {
+    hostPath: join(cwd, "config"),
+    guestPath: "/srv/app",
+  });
 });
 
 test("the host's directory may have colons in its name", () => {
@@ -22,17 +28,35 @@ test("the host's directory may have colons in its name", () => {
 });
 
 test("what is no volume, and what would break the guest's system, is refused", () => {
-  for (const text of ["", "config", ":/mnt/config", "config:mnt"]) assert.throws(() => parseVolume(text, cwd), { code: "INVALID_VOLUME" }, text);
-  const forbidden = ["/", "//", "/proc", "/proc/sys", "//proc", "/sys", "/dev/shm", "/run", "/mnt/../proc", "/mnt/./x", "/mnt/a\nb"];
-  for (const path of forbidden) assert.throws(() => parseVolume(`config:${path}`, cwd), { code: "INVALID_VOLUME" }, path);
+  for (const text of ["", "config", ":/mnt/config", "config:mnt"])
+    assert.throws(() => parseVolume(text, cwd), { code: "INVALID_VOLUME" }, text);
+  const forbidden = [
+    "/",
+    "//",
+    "/proc",
+    "/proc/sys",
+    "//proc",
+    "/sys",
+    "/dev/shm",
+    "/run",
+    "/mnt/../proc",
+    "/mnt/./x",
+    "/mnt/a\nb",
+  ];
+  for (const path of forbidden)
+    assert.throws(() => parseVolume(`config:${path}`, cwd), { code: "INVALID_VOLUME" }, path);
 });
 
 test("paths that only begin like the system's are not", () => {
-  for (const path of ["/process", "/devices", "/running", "/mnt/run", "/srv/..hidden"]) assert.equal(parseVolume(`config:${path}`, cwd).guestPath, path);
+  for (const path of ["/process", "/devices", "/running", "/mnt/run", "/srv/..hidden"])
+    assert.equal(parseVolume(`config:${path}`, cwd).guestPath, path);
 });
 
 test("the host's directory has to be there", () => {
   for (const name of ["missing", "file"]) {
-    assert.throws(() => parseVolume(`${name}:/srv`, cwd), { code: "VOLUME_NOT_FOUND", message: new RegExp(`${cwd}/${name} is not a directory`) });
+    assert.throws(() => parseVolume(`${name}:/srv`, cwd), {
+      code: "VOLUME_NOT_FOUND",
+      message: new RegExp(`${cwd}/${name} is not a directory`),
+    });
   }
 });

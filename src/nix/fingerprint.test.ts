@@ -1,5 +1,15 @@
 import assert from "node:assert/strict";
-import { appendFileSync, chmodSync, mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -24,7 +34,8 @@ async function git(directory: string, ...args: string[]): Promise<void> {
   assert.equal(result.exitCode, 0, result.stderr);
 }
 
-const fingerprint = async (directory: string, settings: unknown = {}) => fingerprintFlake(await openFlake(directory), settings);
+const fingerprint = async (directory: string, settings: unknown = {}) =>
+  fingerprintFlake(await openFlake(directory), settings);
 
 /** Each change in turn has to give a fingerprint that was never there before. */
 async function allDiffer(directory: string, changes: [string, () => unknown][]): Promise<void> {
@@ -47,16 +58,22 @@ test("every change that Nix could see changes it", async () => {
   const directory = useFlake();
   const page = join(directory, "www", "index.html");
   await allDiffer(directory, [
-    ["a file grew", () => {
-      appendFileSync(page, "!");
-      utimesSync(page, 1, 1);
-    }],
-    ["a file of the same size and time was put in its place", () => {
-      const other = join(root, "other");
-      writeFileSync(other, "HELLO!");
-      utimesSync(other, 1, 1);
-      renameSync(other, page);
-    }],
+    [
+      "a file grew",
+      () => {
+        appendFileSync(page, "!");
+        utimesSync(page, 1, 1);
+      },
+    ],
+    [
+      "a file of the same size and time was put in its place",
+      () => {
+        const other = join(root, "other");
+        writeFileSync(other, "HELLO!");
+        utimesSync(other, 1, 1);
+        renameSync(other, page);
+      },
+    ],
     ["a file became executable", () => chmodSync(page, 0o755)],
     ["a file was added", () => writeFileSync(join(directory, "flake.lock"), "{}")],
     ["a link was added", () => symlinkSync("index.html", join(directory, "www", "default.html"))],
@@ -79,7 +96,13 @@ test("a directory that flake.lock takes as an input counts too", async () => {
   const directory = useFlake();
   const library = join(root, "library");
   mkdirSync(library);
-  const lock = { nodes: { root: {}, library: { original: { type: "path", path: library } }, remote: { original: { type: "github" } } } };
+  const lock = {
+    nodes: {
+      root: {},
+      library: { original: { type: "path", path: library } },
+      remote: { original: { type: "github" } },
+    },
+  };
   writeFileSync(join(directory, "flake.lock"), JSON.stringify(lock));
   await allDiffer(directory, [
     ["the input changed", () => writeFileSync(join(library, "flake.nix"), "{ }")],

@@ -20,7 +20,10 @@ function useFlake(): string {
 function fakeNix(answer: unknown): { env: NodeJS.ProcessEnv; calls: () => Promise<string> } {
   const directory = mkdtempSync(join(root, "bin-"));
   writeFileSync(join(directory, "answer"), JSON.stringify(answer));
-  writeFileSync(join(directory, "nix"), `#!/bin/sh\nprintf '%s\\n' "$@" >> "${directory}/calls"\ncat "${directory}/answer"\n`);
+  writeFileSync(
+    join(directory, "nix"),
+    `#!/bin/sh\nprintf '%s\\n' "$@" >> "${directory}/calls"\ncat "${directory}/answer"\n`,
+  );
   chmodSync(join(directory, "nix"), 0o755);
   return {
     env: { ...process.env, PATH: `${directory}:${process.env["PATH"]}` },
@@ -44,12 +47,20 @@ test("in a repository that knows its flake.nix, Nix sees what Git sees", async (
 });
 
 test("a remote flake is Nix's business", async () => {
-  assert.deepEqual(await openFlake("github:owner/repository"), { reference: "github:owner/repository", directory: undefined, inGit: false });
+  assert.deepEqual(await openFlake("github:owner/repository"), {
+    reference: "github:owner/repository",
+    directory: undefined,
+    inGit: false,
+  });
 });
 
 test("a flake that is gone is named, with how to point the template elsewhere", async () => {
   const empty = mkdtempSync(join(root, "empty-"));
-  await assert.rejects(openFlake(empty), { code: "FLAKE_NOT_FOUND", message: new RegExp(`${empty} has no flake.nix`), hint: /template edit/ });
+  await assert.rejects(openFlake(empty), {
+    code: "FLAKE_NOT_FOUND",
+    message: new RegExp(`${empty} has no flake.nix`),
+    hint: /template edit/,
+  });
   await assert.rejects(openFlake(join(empty, "gone")), { code: "FLAKE_NOT_FOUND", message: /gone does not exist/ });
 });
 
@@ -62,7 +73,11 @@ test("a flake that uses the guest library gets the one of this mvmctl", async ()
   });
   const { env } = fakeNix(metadata({ mvm: "mvm", nixpkgs: ["mvm", "nixpkgs"] }));
   const found = await flakeMetadata(flake, { env });
-  assert.deepEqual(found, { lockedUrl: "path:/flakes/web?narHash=abc", directory: "/flakes/web", inputs: ["mvm", "nixpkgs"] });
+  assert.deepEqual(found, {
+    lockedUrl: "path:/flakes/web?narHash=abc",
+    directory: "/flakes/web",
+    inputs: ["mvm", "nixpkgs"],
+  });
   assert.deepEqual(libraryOverride(found), ["--override-input", "mvm", `path:${GUEST_LIBRARY}`]);
   const other = await flakeMetadata({ ...flake, directory: undefined }, fakeNix(metadata({ nixpkgs: "nixpkgs" })));
   assert.deepEqual(libraryOverride(other), []);
@@ -72,18 +87,24 @@ test("a flake that uses the guest library gets the one of this mvmctl", async ()
 test("the package that Nix chose is taken, with what it asks of Debian", async () => {
   const wish = { role: "gateway", profile: "default" };
   const { env, calls } = fakeNix({ names: ["default", "gateway"], chosen: "gateway", debianRequest: null });
-  assert.deepEqual(await choosePackage(flake, wish, ["--override-input", "mvm", "path:/lib"], { env }), { name: "gateway", debianRequest: undefined });
+  assert.deepEqual(await choosePackage(flake, wish, ["--override-input", "mvm", "path:/lib"], { env }), {
+    name: "gateway",
+    debianRequest: undefined,
+  });
   assert.match(await calls(), /packages \? "gateway" then "gateway" else if packages \? "default"/);
   assert.match(await calls(), /--override-input\nmvm\npath:\/lib\n/);
 });
 
 test("where there is no such package, those that there are are named", async () => {
   const wish = { role: "gateway", profile: "api" };
-  await assert.rejects(choosePackage(flake, wish, [], fakeNix({ names: ["web", "worker"], chosen: null, debianRequest: null })), {
-    code: "PACKAGE_NOT_FOUND",
-    message: "the flake has no package 'api' (nor 'gateway', the role): it has web, worker",
-    hint: /template edit NAME --profile/,
-  });
+  await assert.rejects(
+    choosePackage(flake, wish, [], fakeNix({ names: ["web", "worker"], chosen: null, debianRequest: null })),
+    {
+      code: "PACKAGE_NOT_FOUND",
+      message: "the flake has no package 'api' (nor 'gateway', the role): it has web, worker",
+      hint: /template edit NAME --profile/,
+    },
+  );
   await assert.rejects(choosePackage(flake, wish, [], fakeNix({ names: [], chosen: null, debianRequest: null })), {
     message: new RegExp(`it has no packages for ${nixSystem()}`),
   });

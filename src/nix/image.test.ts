@@ -29,7 +29,10 @@ test("an image of ours: kernel, initrd, root file system, and what it says of it
 });
 
 test("an image made by others needs a kernel and a root file system, and no more", () => {
-  for (const [kernel, type] of [["bzImage", "ext4"], ["vmlinux", "squashfs"]] as const) {
+  for (const [kernel, type] of [
+    ["bzImage", "ext4"],
+    ["vmlinux", "squashfs"],
+  ] as const) {
     const directory = output({ [kernel]: "", [`rootfs.${type}`]: "" });
     assert.deepEqual(findImage(directory), {
       kernel: join(directory, kernel),
@@ -60,7 +63,14 @@ test("an output that is one file is no image", () => {
 });
 
 test("a description that does not fit is refused: it would end up on a kernel command line", () => {
-  const bad = ["", "{", '{"version":2}', '{"version":1,"kernelCommandLine":"a\\nb"}', '{"version":1,"kernelCommandLine":5}', '{"version":1,"agent":"yes"}'];
+  const bad = [
+    "",
+    "{",
+    '{"version":2}',
+    '{"version":1,"kernelCommandLine":"a\\nb"}',
+    '{"version":1,"kernelCommandLine":5}',
+    '{"version":1,"agent":"yes"}',
+  ];
   for (const guest of bad) {
     const directory = output({ vmlinux: "", "rootfs.erofs": "", "guest.json": guest });
     assert.throws(() => findImage(directory), { code: guest.includes("2}") ? "NEWER_VERSION" : "CORRUPT_FILE" }, guest);

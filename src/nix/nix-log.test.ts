@@ -4,7 +4,8 @@ import { type NixEvent, NixLog } from "./nix-log.ts";
 
 /** Lines as `nix build --log-format internal-json` of Nix 2.8 writes them. */
 const line = (message: object) => `@nix ${JSON.stringify(message)}`;
-const started = (type: number, fields: unknown[], text = "") => line({ action: "start", id: 1, level: 3, parent: 0, type, fields, text });
+const started = (type: number, fields: unknown[], text = "") =>
+  line({ action: "start", id: 1, level: 3, parent: 0, type, fields, text });
 const buildLine = (text: string) => line({ action: "result", id: 1, type: 101, fields: [text] });
 
 function read(lines: string[]): { log: NixLog; events: NixEvent[] } {
@@ -35,7 +36,11 @@ test("what is built, fetched and printed is told as it happens, by names people 
 test("errors are kept without colours; warnings and chatter are not errors", () => {
   const { log } = read([
     line({ action: "msg", level: 1, msg: "warning: Git tree '/x' is dirty" }),
-    line({ action: "msg", level: 0, msg: "\u001b[31;1merror:\u001b[0m undefined variable 'pkgz'\n\n       at /x/flake.nix:7:3:" }),
+    line({
+      action: "msg",
+      level: 0,
+      msg: "\u001b[31;1merror:\u001b[0m undefined variable 'pkgz'\n\n       at /x/flake.nix:7:3:",
+    }),
   ]);
   assert.equal(log.errorText(), "error: undefined variable 'pkgz'\n       at /x/flake.nix:7:3:");
 });
@@ -53,7 +58,15 @@ test("of a build's own output, the last 15 lines are kept", () => {
 });
 
 test("messages that are damaged, or of a Nix to come, do no harm", () => {
-  const { log, events } = read(["@nix {", "@nix null", "@nix 5", "@nix []", line({ action: "start", type: 105 }), line({ action: "new" }), "@nix "]);
+  const { log, events } = read([
+    "@nix {",
+    "@nix null",
+    "@nix 5",
+    "@nix []",
+    line({ action: "start", type: 105 }),
+    line({ action: "new" }),
+    "@nix ",
+  ]);
   assert.equal(log.errorText(), "");
   assert.deepEqual(events, [{ kind: "build", name: "" }]);
 });

@@ -92,7 +92,7 @@ async function nixTool(program: string, args: readonly string[], options: StoreO
   if (result.exitCode === 0) return result.stdout;
   throw new MvmError("NIX_FAILED", `${program} failed: ${lastLines(result.stderr, 1)}`, {
     detail: lastLines(result.stderr, 10),
-    ...(/permission denied/i.test(result.stderr)
+    ...(/permission denied|not permitted/i.test(result.stderr)
       ? { hint: "install Nix's daemon (apt-get install nix-setup-systemd), or run as root" }
       : {}),
   });

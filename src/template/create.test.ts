@@ -16,7 +16,16 @@ test("a template has the settings it was made with, and its flake's absolute pat
   const flake = data.flake("service");
   const spec = createTemplate(data.ctx, web, { ...TEMPLATE_DEFAULTS, flake: "./service", memMiB: 256 }, data.root);
   const { createdAt, ...rest } = spec;
-  assert.deepEqual(rest, { version: 1, name: "web", flake, profile: "default", role: "worker", cpus: 2, memMiB: 256, dataDiskMiB: 0 });
+  assert.deepEqual(rest, {
+    version: 1,
+    name: "web",
+    flake,
+    profile: "default",
+    role: "worker",
+    cpus: 2,
+    memMiB: 256,
+    dataDiskMiB: 0,
+  });
   assert.ok(Math.abs(Date.now() - Date.parse(createdAt)) < 60_000);
   assert.deepEqual(loadSpec(data.paths, web), spec);
 });
@@ -47,7 +56,10 @@ test("a failed creation leaves nothing behind", () => {
 test("settings from a program are checked like those from the command line", () => {
   using data = useDataDirectory();
   const settings = { ...TEMPLATE_DEFAULTS, memMiB: 1.5 };
-  assert.throws(() => createTemplate(data.ctx, web, settings, data.flake("service")), { code: "INVALID_SETTINGS", message: /memMiB/ });
+  assert.throws(() => createTemplate(data.ctx, web, settings, data.flake("service")), {
+    code: "INVALID_SETTINGS",
+    message: /memMiB/,
+  });
 });
 
 test("of several processes that create one name at once, exactly one wins", async () => {
@@ -60,7 +72,8 @@ test("of several processes that create one name at once, exactly one wins", asyn
     const settings = { ...${JSON.stringify(TEMPLATE_DEFAULTS)}, cpus: Number(process.argv[1]) };
     try { createTemplate(ctx, "web", settings, ${JSON.stringify(flake)}); console.log("won"); } catch (error) { console.log(error.code); }
   `;
-  const create = (cpus: number) => run(process.execPath, ["--input-type=module", "--eval", script, String(cpus)], { env: data.ctx.env });
+  const create = (cpus: number) =>
+    run(process.execPath, ["--input-type=module", "--eval", script, String(cpus)], { env: data.ctx.env });
   const results = await Promise.all([1, 2, 3, 4].map(create));
   const said = results.map(({ stdout, stderr }) => stdout.trim() || stderr);
   assert.deepEqual([...said].sort(), ["TEMPLATE_EXISTS", "TEMPLATE_EXISTS", "TEMPLATE_EXISTS", "won"]);
@@ -71,8 +84,17 @@ test("of several processes that create one name at once, exactly one wins", asyn
 test("several roles of one flake become several templates", () => {
   using data = useDataDirectory();
   const specs = createTemplates(data.ctx, "shop", ["worker", "gateway"], TEMPLATE_DEFAULTS, data.flake("service"));
-  assert.deepEqual(specs.map(({ name, role }) => [name, role]), [["shop-worker", "worker"], ["shop-gateway", "gateway"]]);
-  assert.deepEqual(listTemplates(data.paths).map(({ name }) => name), ["shop-gateway", "shop-worker"]);
+  assert.deepEqual(
+    specs.map(({ name, role }) => [name, role]),
+    [
+      ["shop-worker", "worker"],
+      ["shop-gateway", "gateway"],
+    ],
+  );
+  assert.deepEqual(
+    listTemplates(data.paths).map(({ name }) => name),
+    ["shop-gateway", "shop-worker"],
+  );
 });
 
 test("several roles: all or none", () => {
@@ -97,7 +119,9 @@ test("several roles: a name that is taken at the last moment takes the others ba
   mkdirSync(data.paths.templates, { recursive: true });
   // It looks free, and a directory can't be put in its place.
   symlinkSync("nowhere", join(data.paths.templates, "shop-gateway"));
-  assert.throws(() => createTemplates(data.ctx, "shop", ["worker", "gateway"], TEMPLATE_DEFAULTS, data.flake("service")));
+  assert.throws(() =>
+    createTemplates(data.ctx, "shop", ["worker", "gateway"], TEMPLATE_DEFAULTS, data.flake("service")),
+  );
   assert.deepEqual(readdirSync(data.paths.templates), ["shop-gateway"]);
 });
 

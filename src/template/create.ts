@@ -14,7 +14,12 @@ import { TEMPLATE_DEFAULTS, type TemplateSettings, type TemplateSpec, TemplateSp
  * Registers a flake as a template. Of two that create one name, one wins.
  * @throws MvmError `TEMPLATE_EXISTS`, `FLAKE_NOT_FOUND`, `INVALID_FLAKE`, `INVALID_SETTINGS`
  */
-export function createTemplate(ctx: Context, name: TemplateName, settings: TemplateSettings, cwd: string): TemplateSpec {
+export function createTemplate(
+  ctx: Context,
+  name: TemplateName,
+  settings: TemplateSettings,
+  cwd: string,
+): TemplateSpec {
   const spec = newSpec(name, resolveSettings(settings, cwd));
   sweepStaging(ctx.paths.templates);
   publish(ctx.paths, spec);
@@ -48,7 +53,8 @@ export function createTemplates(
     }
   } catch (error) {
     // Somebody took one of the names since we looked.
-    for (const { name } of published) rmSync(ctx.paths.template(name as TemplateName), { recursive: true, force: true });
+    for (const { name } of published)
+      rmSync(ctx.paths.template(name as TemplateName), { recursive: true, force: true });
     throw error;
   }
   return specs;
@@ -57,9 +63,13 @@ export function createTemplates(
 function checkRoles(roles: readonly string[]): void {
   const twice = roles.find((role, index) => roles.indexOf(role) !== index);
   if (roles.length > 0 && twice === undefined) return;
-  throw new MvmError("INVALID_ROLES", twice === undefined ? "no role was given" : `the role '${twice}' was given twice`, {
-    hint: "give each role once: --roles worker,gateway",
-  });
+  throw new MvmError(
+    "INVALID_ROLES",
+    twice === undefined ? "no role was given" : `the role '${twice}' was given twice`,
+    {
+      hint: "give each role once: --roles worker,gateway",
+    },
+  );
 }
 
 /**
@@ -74,7 +84,10 @@ export function registerFromDirectory(ctx: Context, name: TemplateName, cwd: str
   try {
     const spec = createTemplate(ctx, name, { ...TEMPLATE_DEFAULTS, flake: directory }, cwd);
     const { cpus, memMiB } = spec;
-    ctx.report({ kind: "note", text: `registered ${name}: ${spec.flake}, ${cpus} CPUs, ${memMiB} MiB (template edit changes it)` });
+    ctx.report({
+      kind: "note",
+      text: `registered ${name}: ${spec.flake}, ${cpus} CPUs, ${memMiB} MiB (template edit changes it)`,
+    });
     return spec;
   } catch (error) {
     if (error instanceof MvmError && error.code === "TEMPLATE_EXISTS") return undefined; // another build was faster

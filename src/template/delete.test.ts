@@ -45,7 +45,10 @@ test("an instance that starts while its template is being deleted wins", async (
   const before = loadSpec(data.paths, web);
   let asked = 0;
   const instancesOf = () => (++asked === 1 ? [] : ["late-hare"]);
-  await assert.rejects(deleteTemplate(data.ctx, web, { instancesOf }), { code: "TEMPLATE_IN_USE", message: /late-hare runs from it/ });
+  await assert.rejects(deleteTemplate(data.ctx, web, { instancesOf }), {
+    code: "TEMPLATE_IN_USE",
+    message: /late-hare runs from it/,
+  });
   assert.equal(asked, 2);
   assert.deepEqual(loadSpec(data.paths, web), before);
   assert.deepEqual(readdirSync(data.paths.templates), ["web"]);
@@ -73,7 +76,10 @@ test("a damaged template can be deleted too", async () => {
 
 test("a template that is not there can't be deleted", async () => {
   using data = useWeb();
-  await assert.rejects(deleteTemplate(data.ctx, parseTemplateName("webb"), unused), { code: "TEMPLATE_NOT_FOUND", hint: /did you mean 'web'/ });
+  await assert.rejects(deleteTemplate(data.ctx, parseTemplateName("webb"), unused), {
+    code: "TEMPLATE_NOT_FOUND",
+    hint: /did you mean 'web'/,
+  });
 });
 
 test("a template that is being built is waited for, not pulled away", async () => {

@@ -49,7 +49,10 @@ test("a template whose flake moved is pointed at the new place", async () => {
 
 test("nothing to change is an error: the user meant something", async () => {
   using data = useWeb();
-  await assert.rejects(editTemplate(data.ctx, web, {}, data.root), { code: "NOTHING_TO_DO", message: /no setting was given/ });
+  await assert.rejects(editTemplate(data.ctx, web, {}, data.root), {
+    code: "NOTHING_TO_DO",
+    message: /no setting was given/,
+  });
   await assert.rejects(editTemplate(data.ctx, web, { cpus: 2, flake: data.service }, data.root), {
     code: "NOTHING_TO_DO",
     message: /has these settings already/,
@@ -59,7 +62,9 @@ test("nothing to change is an error: the user meant something", async () => {
 test("a wrong setting changes nothing", async () => {
   using data = useWeb();
   const before = loadSpec(data.paths, web);
-  await assert.rejects(editTemplate(data.ctx, web, { cpus: 4, flake: "./nowhere" }, data.root), { code: "FLAKE_NOT_FOUND" });
+  await assert.rejects(editTemplate(data.ctx, web, { cpus: 4, flake: "./nowhere" }, data.root), {
+    code: "FLAKE_NOT_FOUND",
+  });
   await assert.rejects(editTemplate(data.ctx, web, { cpus: 4, memMiB: 1 }, data.root), { code: "INVALID_SETTINGS" });
   assert.deepEqual(loadSpec(data.paths, web), before);
 });

@@ -40,7 +40,10 @@ test("a remote flake is kept as it was typed: Nix knows what it means", () => {
 });
 
 test("a package behind a '#' is refused: that is what the profile is for", () => {
-  assert.throws(() => absoluteFlake(".#api", service, home), { code: "INVALID_FLAKE", hint: /--flake \. --profile api/ });
+  assert.throws(() => absoluteFlake(".#api", service, home), {
+    code: "INVALID_FLAKE",
+    hint: /--flake \. --profile api/,
+  });
   assert.throws(() => absoluteFlake("github:o/r#api", service, home), { hint: /--flake github:o\/r --profile api/ });
   assert.throws(() => absoluteFlake("#", service, home), { hint: /--flake \. --profile default/ });
 });
@@ -65,7 +68,14 @@ test("a local flake has to be there: the error says which path, and what is wron
     ["nixpkgs", /nixpkgs does not exist/],
   ];
   for (const [text, message] of missing) {
-    assert.throws(() => absoluteFlake(text, data.root, home), { code: "FLAKE_NOT_FOUND", message, hint: /mvmctl template init/ }, text);
+    assert.throws(
+      () => absoluteFlake(text, data.root, home),
+      { code: "FLAKE_NOT_FOUND", message, hint: /mvmctl template init/ },
+      text,
+    );
   }
-  assert.throws(() => absoluteFlake("./flake.nix", service, home), { code: "FLAKE_NOT_FOUND", hint: `write --flake ${service}` });
+  assert.throws(() => absoluteFlake("./flake.nix", service, home), {
+    code: "FLAKE_NOT_FOUND",
+    hint: `write --flake ${service}`,
+  });
 });

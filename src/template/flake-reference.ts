@@ -12,10 +12,14 @@ const SCHEME = /^[a-z][a-z0-9+.-]*:/i;
  * @throws MvmError `INVALID_FLAKE`, `FLAKE_NOT_FOUND`
  */
 export function absoluteFlake(text: string, cwd: string, home = homedir()): string {
-  if (text === "" || /[\0-\x1f\x7f]/.test(text)) {
-    throw new MvmError("INVALID_FLAKE", text === "" ? "the flake reference is empty" : "the flake reference has control characters", {
-      hint: "give a directory (--flake ./my-service) or a reference (--flake github:owner/repository)",
-    });
+  if (text === "" || /\p{Cc}/u.test(text)) {
+    throw new MvmError(
+      "INVALID_FLAKE",
+      text === "" ? "the flake reference is empty" : "the flake reference has control characters",
+      {
+        hint: "give a directory (--flake ./my-service) or a reference (--flake github:owner/repository)",
+      },
+    );
   }
   const hash = text.indexOf("#");
   if (hash >= 0) {
@@ -33,16 +37,27 @@ function requireFlake(path: string): string {
   // Nix would read what follows as a package's name or a query, however the path is quoted on our side.
   const special = /[#?]/.exec(path)?.[0];
   if (special) {
-    throw new MvmError("INVALID_FLAKE", `the flake's path ${path} has a '${special}', which Nix takes for the end of the path`, {
-      hint: "rename the directory",
-    });
+    throw new MvmError(
+      "INVALID_FLAKE",
+      `the flake's path ${path} has a '${special}', which Nix takes for the end of the path`,
+      {
+        hint: "rename the directory",
+      },
+    );
   }
   if (existsSync(join(path, "flake.nix"))) return path;
   if (basename(path) === "flake.nix" && existsSync(path)) {
-    throw new MvmError("FLAKE_NOT_FOUND", `${path} is a file, and a flake is a directory`, { hint: `write --flake ${dirname(path)}` });
+    throw new MvmError("FLAKE_NOT_FOUND", `${path} is a file, and a flake is a directory`, {
+      hint: `write --flake ${dirname(path)}`,
+    });
   }
   const stat = statSync(path, { throwIfNoEntry: false });
-  const what = stat === undefined ? `${path} does not exist` : stat.isDirectory() ? `${path} has no flake.nix` : `${path} is no directory`;
+  const what =
+    stat === undefined
+      ? `${path} does not exist`
+      : stat.isDirectory()
+        ? `${path} has no flake.nix`
+        : `${path} is no directory`;
   throw new MvmError("FLAKE_NOT_FOUND", `there is no flake: ${what}`, {
     hint: "give the directory of a flake.nix with --flake PATH, or write a new one: mvmctl template init NAME --local",
   });

@@ -17,7 +17,9 @@ const nix = findProgram("nix-instantiate", process.env);
 /** Writes a scaffold into a new directory and returns the directory. */
 function scaffold(preset: string, pkgs: "nixpkgs" | "host"): string {
   const directory = join(mkdtempSync(join(root, `${preset}-`)), "new", "directory");
-  assert.deepEqual(initTemplate({ name, preset, pkgs, directory }), { files: ["flake.nix", ".gitignore", "README.md"] });
+  assert.deepEqual(initTemplate({ name, preset, pkgs, directory }), {
+    files: ["flake.nix", ".gitignore", "README.md"],
+  });
   return directory;
 }
 
@@ -85,5 +87,7 @@ test("a directory that is a file is refused", () => {
   const directory = join(root, "file");
   writeFileSync(directory, "");
   assert.throws(() => initTemplate({ name, preset: "http", pkgs: "host", directory }), { code: "FILES_EXIST" });
-  assert.throws(() => initTemplate({ name, preset: "http", pkgs: "host", directory: join(directory, "below") }), { code: "FILE_FAILED" });
+  assert.throws(() => initTemplate({ name, preset: "http", pkgs: "host", directory: join(directory, "below") }), {
+    code: "FILE_FAILED",
+  });
 });

@@ -9,7 +9,8 @@ export function pendingChanges(
   // A revision that was not built here does not say where its flake was.
   const built: TemplateSettings = { flake: build?.flake ?? now.flake, ...manifest.spec };
   return FIELDS.filter(({ field }) => now[field] !== built[field]).map(
-    ({ field, label, unit = "" }) => `${label}: ${now[field]}${unit} now, ${built[field]}${unit} in the current revision`,
+    ({ field, label, unit = "" }) =>
+      `${label}: ${now[field]}${unit} now, ${built[field]}${unit} in the current revision`,
   );
 }
 

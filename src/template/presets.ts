@@ -61,8 +61,7 @@ healthChecks.page = {
 };`,
   ports: ["8080:8080"],
   tryIt: () => "curl http://127.0.0.1:8080/",
-  change:
-    "The page is in `flake.nix`. A whole directory of pages goes in with\n`files.\"/srv/www\" = ./www;`.",
+  change: 'The page is in `flake.nix`. A whole directory of pages goes in with\n`files."/srv/www" = ./www;`.',
 };
 
 const python: Preset = {
@@ -103,7 +102,7 @@ healthChecks.health = {
   ports: ["8000:8000"],
   tryIt: () => "curl http://127.0.0.1:8000/",
   change:
-    "The program is in `flake.nix`. To keep it in a file of its own, move it to `server.py` and write\n`files.\"/srv/app/server.py\" = ./server.py;`. Python's libraries are packages too: `pkgs.python3.withPackages` of\nnixpkgs, `\"python3-flask\"` of Debian.",
+    'The program is in `flake.nix`. To keep it in a file of its own, move it to `server.py` and write\n`files."/srv/app/server.py" = ./server.py;`. Python\'s libraries are packages too: `pkgs.python3.withPackages` of\nnixpkgs, `"python3-flask"` of Debian.',
 };
 
 const redis: Preset = {
@@ -149,7 +148,7 @@ bin = "\${pkgs."postgresql_\${version}"}/bin";`,
 version = "15";
 bin = "/usr/lib/postgresql/\${version}/bin";`,
   },
-  packages: { nixpkgs: '[ pkgs."postgresql_${version}" ]', host: '[ "postgresql-${version}" ]' },
+  packages: { nixpkgs: `[ pkgs."postgresql_\${version}" ]`, host: `[ "postgresql-\${version}" ]` },
   hostOnly: `
 # Debian's tools for several clusters side by side, the compiler for jit, and translations.
 excludePackages = [ "postgresql-common" "postgresql-client-common" "libllvm14" "locales" ];`,

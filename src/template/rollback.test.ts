@@ -14,7 +14,8 @@ const web = parseTemplateName("web");
 function useWeb() {
   const data = useDataDirectory();
   createTemplate(data.ctx, web, TEMPLATE_DEFAULTS, data.flake("service"));
-  const build = (month: number) => addRevision(data.paths, web, { kernel: `kernel ${month}`, builtAt: `2026-0${month}-01T00:00:00.000Z` });
+  const build = (month: number) =>
+    addRevision(data.paths, web, { kernel: `kernel ${month}`, builtAt: `2026-0${month}-01T00:00:00.000Z` });
   const built = [build(1), build(2), build(3)] as const;
   return { ...data, built };
 }
@@ -26,7 +27,10 @@ test("without a revision, each rollback goes one build further back, and no revi
   assert.equal(currentRevisionId(data.paths, web), second);
   assert.deepEqual(await rollbackTemplate(data.ctx, web), { from: second, to: first });
   assert.equal(currentRevision(data.paths, web)?.id, first);
-  await assert.rejects(rollbackTemplate(data.ctx, web), { code: "NOTHING_TO_ROLL_BACK", message: /no revision before/ });
+  await assert.rejects(rollbackTemplate(data.ctx, web), {
+    code: "NOTHING_TO_ROLL_BACK",
+    message: /no revision before/,
+  });
 });
 
 test("a revision is named by its id or the beginning of it, forwards too", async () => {
@@ -38,13 +42,19 @@ test("a revision is named by its id or the beginning of it, forwards too", async
 
 test("the current revision is nothing to roll back to", async () => {
   using data = useWeb();
-  await assert.rejects(rollbackTemplate(data.ctx, web, data.built[2]), { code: "NOTHING_TO_ROLL_BACK", message: /is the current revision of web already/ });
+  await assert.rejects(rollbackTemplate(data.ctx, web, data.built[2]), {
+    code: "NOTHING_TO_ROLL_BACK",
+    message: /is the current revision of web already/,
+  });
 });
 
 test("what names no revision, or more than one, is refused with what to do", async () => {
   using data = useWeb();
   const absent = data.built.every((id) => !id.startsWith("0000")) ? "0000" : "1111";
-  await assert.rejects(rollbackTemplate(data.ctx, web, absent), { code: "REVISION_NOT_FOUND", hint: /template info web/ });
+  await assert.rejects(rollbackTemplate(data.ctx, web, absent), {
+    code: "REVISION_NOT_FOUND",
+    hint: /template info web/,
+  });
   for (const text of ["abc", "latest", "../..", ""]) {
     await assert.rejects(rollbackTemplate(data.ctx, web, text), { code: "INVALID_REVISION" }, text);
   }
@@ -65,7 +75,11 @@ test("an ambiguous beginning lists what it could be", async () => {
 test("before the first build there is nothing to roll back", async () => {
   using data = useDataDirectory();
   createTemplate(data.ctx, web, TEMPLATE_DEFAULTS, data.flake("service"));
-  await assert.rejects(rollbackTemplate(data.ctx, web), { code: "NOTHING_TO_ROLL_BACK", message: /never built/, hint: /template build web/ });
+  await assert.rejects(rollbackTemplate(data.ctx, web), {
+    code: "NOTHING_TO_ROLL_BACK",
+    message: /never built/,
+    hint: /template build web/,
+  });
   await assert.rejects(rollbackTemplate(data.ctx, parseTemplateName("api")), { code: "TEMPLATE_NOT_FOUND" });
 });
 

@@ -44,9 +44,15 @@ function revisionBefore(
   const index = revisions.findIndex(({ id }) => id === current);
   const before = revisions[index + 1]?.id;
   if (before) return before;
-  const why = revisions.length === 0 ? `template ${name} was never built` : `template ${name} has no revision before the current one`;
+  const why =
+    revisions.length === 0
+      ? `template ${name} was never built`
+      : `template ${name} has no revision before the current one`;
   throw new MvmError("NOTHING_TO_ROLL_BACK", why, {
-    hint: revisions.length === 0 ? `build it: mvmctl template build ${name}` : `\`mvmctl template info ${name}\` lists its revisions`,
+    hint:
+      revisions.length === 0
+        ? `build it: mvmctl template build ${name}`
+        : `\`mvmctl template info ${name}\` lists its revisions`,
   });
 }
 
@@ -57,12 +63,18 @@ function revisionOf(name: TemplateName, revisions: readonly StoredRevision[], ty
   const prefix = typed.toLowerCase();
   const hint = `\`mvmctl template info ${name}\` lists its revisions`;
   if (!/^[0-9a-f]{1,64}$/.test(prefix) || prefix.length < MIN_PREFIX) {
-    throw new MvmError("INVALID_REVISION", `'${typed.slice(0, 80)}' is not a revision: give at least ${MIN_PREFIX} hexadecimal digits of its id`, { hint });
+    throw new MvmError(
+      "INVALID_REVISION",
+      `'${typed.slice(0, 80)}' is not a revision: give at least ${MIN_PREFIX} hexadecimal digits of its id`,
+      { hint },
+    );
   }
   const matches = revisions.filter(({ id }) => id.startsWith(prefix));
   const [match, another] = matches;
   if (match && !another) return match.id;
   if (!match) throw new MvmError("REVISION_NOT_FOUND", `template ${name} has no revision ${prefix}`, { hint });
   const ids = matches.map(({ id }) => shortRevision(id)).join(", ");
-  throw new MvmError("AMBIGUOUS_REVISION", `'${prefix}' is the beginning of ${matches.length} revisions: ${ids}`, { hint: "give more of its digits" });
+  throw new MvmError("AMBIGUOUS_REVISION", `'${prefix}' is the beginning of ${matches.length} revisions: ${ids}`, {
+    hint: "give more of its digits",
+  });
 }

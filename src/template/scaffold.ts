@@ -25,11 +25,11 @@ function flakeNix({ name, preset, pkgs }: ScaffoldRequest): string {
   const host = pkgs === "host";
   const bindings = [
     `system = ${nixString(nixSystem())};`,
-    host ? "" : "pkgs = nixpkgs.legacyPackages.${system};",
+    host ? "" : `pkgs = nixpkgs.legacyPackages.\${system};`,
     preset.bindings?.[pkgs].trim() ?? "",
   ];
   const guest = [
-    host ? "pkgs = mvm.hostPkgs.${system};\ndebianLock = ./debian.lock;" : "inherit pkgs;",
+    host ? `pkgs = mvm.hostPkgs.\${system};\ndebianLock = ./debian.lock;` : "inherit pkgs;",
     `name = ${nixString(name)};`,
     `packages = ${preset.packages[pkgs]};`,
     host ? (preset.hostOnly?.trim() ?? "") : "",

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { addSnapshot, QEMU_HERE, useDataDirectory } from "../../test/support/data-directory.ts";
 import type { HypervisorIdentity } from "../hypervisor/driver.ts";
-import { damageOf, misfits, readSnapshots, snapshotKey, type StoredSnapshot, writeGuard } from "./snapshots.ts";
+import { damageOf, misfits, readSnapshots, type StoredSnapshot, snapshotKey, writeGuard } from "./snapshots.ts";
 
 /** A directory with one snapshot in it. */
 function useSnapshot() {
@@ -17,16 +17,29 @@ function useSnapshot() {
 
 test("a snapshot's key is a readable directory name that tells hypervisors apart", () => {
   assert.equal(snapshotKey(QEMU_HERE), "qemu-7.2.0-tcg-x86_64-l1-max");
-  const kvm: HypervisorIdentity = { ...QEMU_HERE, accelerator: "kvm", cpuModel: "Intel(R) Xeon(R) CPU @ 2.20GHz 0a1b2c3d" };
+  const kvm: HypervisorIdentity = {
+    ...QEMU_HERE,
+    accelerator: "kvm",
+    cpuModel: "Intel(R) Xeon(R) CPU @ 2.20GHz 0a1b2c3d",
+  };
   assert.equal(snapshotKey(kvm), "qemu-7.2.0-kvm-x86_64-l1-intel-r-xeon-r-cpu-2-20ghz-0a1b2c3d");
-  const changed: Partial<HypervisorIdentity>[] = [{ version: "8.0.0" }, { accelerator: "kvm" }, { architecture: "aarch64" }, { cpuModel: "host" }, { layout: 2 }];
+  const changed: Partial<HypervisorIdentity>[] = [
+    { version: "8.0.0" },
+    { accelerator: "kvm" },
+    { architecture: "aarch64" },
+    { cpuModel: "host" },
+    { layout: 2 },
+  ];
   const keys = new Set(changed.map((change) => snapshotKey({ ...QEMU_HERE, ...change })));
   assert.equal(keys.size, changed.length);
   assert.ok(!keys.has(snapshotKey(QEMU_HERE)));
 });
 
 test("hosts whose CPUs differ only in their features have different keys, however long the CPU's name is", () => {
-  const host = (features: string): HypervisorIdentity => ({ ...QEMU_HERE, cpuModel: `Intel(R) Xeon(R) Platinum 8370C CPU @ 2.80GHz (Ice Lake) ${features}` });
+  const host = (features: string): HypervisorIdentity => ({
+    ...QEMU_HERE,
+    cpuModel: `Intel(R) Xeon(R) Platinum 8370C CPU @ 2.80GHz (Ice Lake) ${features}`,
+  });
   assert.notEqual(snapshotKey(host("0a1b2c3d")), snapshotKey(host("ffffffff")));
   assert.ok(snapshotKey(host("0a1b2c3d")).length <= 63);
 });
@@ -44,7 +57,10 @@ test("snapshots are read in the order of their keys; what is half made or no sna
   addSnapshot(data.directory, { ...QEMU_HERE, version: "10.0.0" });
   mkdirSync(join(data.directory, ".staging-1-1-00000000-x"));
   mkdirSync(join(data.directory, "empty"));
-  assert.deepEqual(readSnapshots(data.directory).map(({ key }) => key), ["qemu-10.0.0-tcg-x86_64-l1-max", "qemu-7.2.0-tcg-x86_64-l1-max"]);
+  assert.deepEqual(
+    readSnapshots(data.directory).map(({ key }) => key),
+    ["qemu-10.0.0-tcg-x86_64-l1-max", "qemu-7.2.0-tcg-x86_64-l1-max"],
+  );
   assert.deepEqual(readSnapshots(join(data.root, "none")), []);
 });
 

@@ -29,8 +29,14 @@ test("a template is loaded as it was saved", () => {
 
 test("an unknown template: the error suggests the name that was probably meant, or how to make one", () => {
   using data = useWeb();
-  assert.throws(() => loadSpec(data.paths, parseTemplateName("wen")), { code: "TEMPLATE_NOT_FOUND", hint: /did you mean 'web'\?/ });
-  assert.throws(() => loadSpec(data.paths, parseTemplateName("postgres")), { code: "TEMPLATE_NOT_FOUND", hint: /template create postgres/ });
+  assert.throws(() => loadSpec(data.paths, parseTemplateName("wen")), {
+    code: "TEMPLATE_NOT_FOUND",
+    hint: /did you mean 'web'\?/,
+  });
+  assert.throws(() => loadSpec(data.paths, parseTemplateName("postgres")), {
+    code: "TEMPLATE_NOT_FOUND",
+    hint: /template create postgres/,
+  });
 });
 
 test("a damaged template.json is named", () => {
@@ -39,7 +45,11 @@ test("a damaged template.json is named", () => {
   writeFileSync(path, '{"version":1,"na');
   assert.throws(() => loadSpec(data.paths, web), { code: "CORRUPT_FILE", message: new RegExp(path) });
   rmSync(path);
-  assert.throws(() => loadSpec(data.paths, web), { code: "CORRUPT_FILE", message: /it is missing/, hint: /template delete web/ });
+  assert.throws(() => loadSpec(data.paths, web), {
+    code: "CORRUPT_FILE",
+    message: /it is missing/,
+    hint: /template delete web/,
+  });
 });
 
 test("a template's directory that was renamed by hand is no template of the new name", () => {
@@ -47,7 +57,10 @@ test("a template's directory that was renamed by hand is no template of the new 
   mkdirSync(data.paths.template(parseTemplateName("api")));
   saveSpec(data.paths, loadSpec(data.paths, web));
   writeFileSync(data.paths.templateSpec(parseTemplateName("api")), JSON.stringify(loadSpec(data.paths, web)));
-  assert.throws(() => loadSpec(data.paths, parseTemplateName("api")), { code: "CORRUPT_FILE", message: /it is the template 'web'/ });
+  assert.throws(() => loadSpec(data.paths, parseTemplateName("api")), {
+    code: "CORRUPT_FILE",
+    message: /it is the template 'web'/,
+  });
 });
 
 test("a data directory without templates lists none", () => {
@@ -66,7 +79,13 @@ test("the list shows each template with its current revision and that revision's
   addSnapshot(data.paths.snapshots(web, id), at("7.2.0"));
   mkdirSync(join(data.paths.snapshots(web, id), ".staging-half-made"));
   const [first, second] = listTemplates(data.paths);
-  assert.deepEqual(first, { name: "api", state: "ok", spec: loadSpec(data.paths, parseTemplateName("api")), current: undefined, snapshots: [] });
+  assert.deepEqual(first, {
+    name: "api",
+    state: "ok",
+    spec: loadSpec(data.paths, parseTemplateName("api")),
+    current: undefined,
+    snapshots: [],
+  });
   assert.deepEqual(second, {
     name: "web",
     state: "ok",
@@ -84,7 +103,10 @@ test("a broken template is marked, and the others are listed all the same", () =
   mkdirSync(join(data.paths.templates, ".staging-1-1-00000000-half"));
   writeFileSync(join(data.paths.templates, "notes"), "a file is no template");
   const found = listTemplates(data.paths).map((entry) => [entry.name, entry.state === "broken" ? entry.reason : "ok"]);
-  assert.deepEqual(found.map(([name]) => name), ["empty", "newer", "odd", "web"]);
+  assert.deepEqual(
+    found.map(([name]) => name),
+    ["empty", "newer", "odd", "web"],
+  );
   assert.match(found[0]![1]!, /it is missing/);
   assert.match(found[1]![1]!, /written by a newer mvmctl/);
   assert.match(found[2]![1]!, /it is not a file/);
@@ -119,13 +141,21 @@ test("a thousand templates are listed in a moment", () => {
 
 test("all about a template: its revisions, the newest first, with sizes and the machines their snapshots fit", () => {
   using data = useWeb();
-  const old = addRevision(data.paths, web, { kernel: "old", builtAt: january, flake: data.service, spec: { memMiB: 512 } });
+  const old = addRevision(data.paths, web, {
+    kernel: "old",
+    builtAt: january,
+    flake: data.service,
+    spec: { memMiB: 512 },
+  });
   const id = addRevision(data.paths, web, { kernel: "newer", builtAt: february, flake: data.service });
   addSnapshot(data.paths.snapshots(web, id), QEMU_HERE);
   const info = templateInfo(data.paths, web);
   assert.equal(info.current, id);
   assert.deepEqual(info.pendingChanges, []);
-  assert.deepEqual(info.revisions.map((revision) => revision.id), [id, old]);
+  assert.deepEqual(
+    info.revisions.map((revision) => revision.id),
+    [id, old],
+  );
   const [newest] = info.revisions;
   assert.ok(newest && newest.broken === undefined);
   assert.equal(newest.builtAt, february);
@@ -149,7 +179,12 @@ test("all about a template: its revisions, the newest first, with sizes and the 
 
 test("settings that differ from the current revision's are told: a build would bring them about", () => {
   using data = useWeb();
-  addRevision(data.paths, web, { kernel: "k", builtAt: january, flake: "/old", spec: { memMiB: 512, role: "gateway" } });
+  addRevision(data.paths, web, {
+    kernel: "k",
+    builtAt: january,
+    flake: "/old",
+    spec: { memMiB: 512, role: "gateway" },
+  });
   assert.deepEqual(templateInfo(data.paths, web).pendingChanges, [
     `flake: ${data.service} now, /old in the current revision`,
     "role: worker now, gateway in the current revision",
@@ -162,13 +197,25 @@ test("a damaged revision or snapshot is told, and hides no other", () => {
   const id = addRevision(data.paths, web, { kernel: "k", builtAt: january });
   const good = addSnapshot(data.paths.snapshots(web, id), QEMU_HERE);
   truncateSync(join(addSnapshot(data.paths.snapshots(web, id), { ...QEMU_HERE, version: "8.0.0" }), "mem.bin"), 5);
-  writeFileSync(join(addSnapshot(data.paths.snapshots(web, id), { ...QEMU_HERE, version: "9.0.0" }), "snapshot.json"), "{");
+  writeFileSync(
+    join(addSnapshot(data.paths.snapshots(web, id), { ...QEMU_HERE, version: "9.0.0" }), "snapshot.json"),
+    "{",
+  );
   const broken = data.paths.revision(web, parseRevisionId("b".repeat(64)));
   mkdirSync(broken);
   const [first, second] = templateInfo(data.paths, web).revisions;
   assert.ok(first && first.broken === undefined);
-  assert.deepEqual(first.snapshots.map(({ key }) => key), [good.split("/").at(-1)]);
-  assert.match(first.brokenSnapshots.map(({ key, reason }) => `${key}: ${reason}`).sort().join("\n"), /8\.0\.0.*: mem\.bin has 5 bytes.*\n.*9\.0\.0.*damaged/);
+  assert.deepEqual(
+    first.snapshots.map(({ key }) => key),
+    [good.split("/").at(-1)],
+  );
+  assert.match(
+    first.brokenSnapshots
+      .map(({ key, reason }) => `${key}: ${reason}`)
+      .sort()
+      .join("\n"),
+    /8\.0\.0.*: mem\.bin has 5 bytes.*\n.*9\.0\.0.*damaged/,
+  );
   assert.match(second?.broken ?? "", /has no revision bbbbbbbbbbbb/);
 });
 

@@ -192,8 +192,20 @@ function snapshotInfo(
   const memory = join(directory, files.memory.file);
   const found = statSync(memory, { throwIfNoEntry: false })?.size;
   if (found !== files.memory.size) {
-    onBroken(key, found === undefined ? `${files.memory.file} is missing` : `${files.memory.file} has ${found} bytes instead of ${files.memory.size}`);
+    onBroken(
+      key,
+      found === undefined
+        ? `${files.memory.file} is missing`
+        : `${files.memory.file} has ${found} bytes instead of ${files.memory.size}`,
+    );
     return undefined;
   }
-  return { key, hypervisor, createdAt, memoryBytes: files.memory.size, memoryBytesOnDisk: allocatedBytes(memory), healthyMs };
+  return {
+    key,
+    hypervisor,
+    createdAt,
+    memoryBytes: files.memory.size,
+    memoryBytesOnDisk: allocatedBytes(memory),
+    healthyMs,
+  };
 }

@@ -100,7 +100,11 @@ export function addRevision(
 }
 
 /** Stores a snapshot beside a revision: real small files with their real digests. Returns its directory. */
-export function addSnapshot(snapshotsDirectory: string, identity: HypervisorIdentity, sizes: Partial<Snapshot> = {}): string {
+export function addSnapshot(
+  snapshotsDirectory: string,
+  identity: HypervisorIdentity,
+  sizes: Partial<Snapshot> = {},
+): string {
   const directory = join(snapshotsDirectory, snapshotKey(identity));
   mkdirSync(directory, { recursive: true });
   const memory = Buffer.alloc(1024 * 1024);

@@ -37,7 +37,9 @@ export async function useFakeGuest(onConnection: (connection: Socket) => void): 
 }
 
 /** A guest whose agent answers HTTP/2 requests as a test wants; see docs/agent-api.md. */
-export function useFakeAgent(answer: (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => void): Promise<FakeGuest> {
+export function useFakeAgent(
+  answer: (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => void,
+): Promise<FakeGuest> {
   const http = createHttp2Server();
   http.on("stream", (stream, headers) => {
     stream.on("error", () => {});
