@@ -57,12 +57,17 @@ let
       user = checkUser "${where}.user" (settings.user or "app");
     };
 
+  checkedHostname =
+    if builtins.match "[A-Za-z0-9][A-Za-z0-9._-]{0,62}" hostname != null then hostname
+    else fail "'${hostname}' can't be a host name";
+
   checkedHooks = checkFields "hooks" [ "preSnapshot" "postRestore" ] hooks;
   hookList = key: map (checkText "hooks.${key}") (checkedHooks.${key} or [ ]);
 in
 builtins.toJSON {
   version = 1;
-  inherit hostname serviceGroup;
+  hostname = checkedHostname;
+  inherit serviceGroup;
   services = builtins.mapAttrs service services;
   healthChecks = builtins.mapAttrs healthCheck healthChecks;
   hooks = { preSnapshot = hookList "preSnapshot"; postRestore = hookList "postRestore"; };

@@ -26,8 +26,6 @@
   keepDocs ? false
 , # hostPkgs only: the lock file beside flake.lock, usually ./debian.lock.
   debianLock ? null
-, # hostPkgs only: where Nix may fetch locked packages that are not in its store: a URL that `path`s of the lock follow.
-  debianMirror ? null
 , # hostPkgs only: packages of the dependency closure to leave out, with what only they need.
   excludePackages ? [ ]
 }:
@@ -43,17 +41,17 @@ let
     else throw "mkGuest ${name}: rootfsType '${rootfsType}' is not one of ${text.list rootfsTypes}";
 
   accounts = import ./accounts.nix { inherit name users serviceGroup; };
+  guestConfig = import ./guest-config.nix { inherit name hostname serviceGroup accounts services healthChecks hooks; };
+  installFiles = import ./files.nix { inherit name files; writeText = pkgs.writeText; };
 
-  isDebian = pkgs.isMvmHostPkgs or false;
-  buildImage = if isDebian then import ./debian/image.nix else import ./nixpkgs/image.nix;
+  buildImage = if pkgs.isMvmHostPkgs or false then import ./debian/image.nix else import ./nixpkgs/image.nix;
 in
-buildImage {
-  inherit pkgs packages kernelModules keepDocs debianLock debianMirror excludePackages;
+# All mistakes are found at once, and not only when the part that has them is built.
+builtins.deepSeq [ checkedName checkedRootfsType guestConfig installFiles ] (buildImage {
+  inherit pkgs packages accounts guestConfig kernelModules keepDocs debianLock excludePackages;
   name = checkedName;
   rootfsType = checkedRootfsType;
-  inherit accounts;
-  guestConfig = import ./guest-config.nix { inherit name hostname serviceGroup accounts services healthChecks hooks; };
-  files = import ./files.nix { inherit name files; writeText = pkgs.writeText; };
+  files = installFiles;
   imageConfig = {
     version = 1;
     name = checkedName;
@@ -61,4 +59,4 @@ buildImage {
     inherit kernelCommandLine hostname;
     agent = true;
   };
-}
+})

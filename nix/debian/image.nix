@@ -2,12 +2,12 @@
 # its modules; the initrd; the packages, unpacked; the root image with the services' configuration. All but the last are
 # shared by all images that ask for the same.
 { pkgs, name, packages, rootfsType, accounts, guestConfig, imageConfig, files, kernelModules, keepDocs, debianLock
-, debianMirror, excludePackages
+, excludePackages
 }:
 let
   modules = import ../modules.nix { inherit rootfsType kernelModules; };
   request = import ./request.nix { inherit pkgs name packages rootfsType excludePackages; };
-  locked = import ./lock.nix { inherit name debianLock debianMirror request; };
+  locked = import ./lock.nix { inherit name debianLock request; };
 
   # `busybox sh` is the only program a build starts with.
   build = stepName: script: settings: derivation ({

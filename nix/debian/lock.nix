@@ -1,5 +1,5 @@
 # Reads one image's part of debian.lock and turns every locked file into a path of the Nix store.
-{ name, debianLock, debianMirror, request }:
+{ name, debianLock, request }:
 let
   howTo = "'mvmctl template build' writes it";
   fail = message: throw "mkGuest ${name}: ${message}";
@@ -14,9 +14,9 @@ let
     if image.request == request then image
     else fail "debian.lock is older than the flake's packages: ${howTo}";
 
-  # mvmctl puts the files into the store before the build; the hash alone decides the path, so Nix then has nothing to do.
-  # Without it Nix takes them from `debianMirror`, and without that it shows this name in its error.
-  mirror = if debianMirror != null then debianMirror else "https://run-mvmctl-template-build-to-get.invalid";
+  # mvmctl puts the files into the store before the build. Their hashes alone decide their paths, so Nix then has nothing
+  # to do. Where a file is missing, Nix shows this URL in its error.
+  urlOfMissing = path: "https://run-mvmctl-template-build-to-get.invalid/${path}";
 
   fixedOutput = settings: (derivation ({
     system = "builtin";
@@ -30,7 +30,7 @@ let
     in
     fixedOutput {
       name = file;
-      url = "${mirror}/${pinned.path}";
+      url = urlOfMissing file;
       outputHashMode = "flat";
       outputHash = pinned.sha256;
     };
@@ -43,7 +43,7 @@ in
   # A directory with the static busybox of that package: it builds everything, so no builder could unpack it.
   busybox = fixedOutput {
     name = "mvm-busybox";
-    url = "https://run-mvmctl-template-build-to-get.invalid/busybox";
+    url = urlOfMissing "busybox";
     outputHashMode = "recursive";
     outputHash = checkedImage.busybox.directorySha256;
   };
