@@ -121,7 +121,7 @@ export function commandOf(path: string, page: Page): Command {
     .showSuggestionAfterError(true)
     .helpOption("-h, --help", "show this help");
   page.define(command);
-  if (page.json) command.option("--json", "print data as JSON, and errors too");
+  command.option("--json", page.json ? "print data as JSON, and errors too" : "print errors as JSON");
   command.option("--debug", "show stack traces of errors");
   command.addHelpText("after", `\nExamples:\n${page.examples.map((example) => `  ${example}`).join("\n")}`);
   return command;

@@ -39,7 +39,8 @@ export function useMvmctl(extra: NodeJS.ProcessEnv = {}, dataDir = mkdtempSync(j
     ok,
     json: async (args, options) => JSON.parse(await ok([...args, "--json"], options)),
     fails: async (args, code, options) => {
-      const result = await start([...args, "--json"], options);
+      // What follows a guest's command belongs to it.
+      const result = await start(args[0] === "exec" ? ["exec", "--json", ...args.slice(1)] : [...args, "--json"], options);
       assert.notEqual(result.exitCode, 0, `mvmctl ${args.join(" ")} succeeded:\n${result.stdout}`);
       const line = result.stderr.split("\n").find((text) => text.startsWith('{"error"'));
       assert.ok(line, `mvmctl ${args.join(" ")} gave no JSON error:\n${result.stderr}`);
