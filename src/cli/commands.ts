@@ -14,19 +14,43 @@ export const GROUPS: Readonly<Record<string, string>> = {
 
 export const COMMANDS: readonly Entry[] = [
   { path: "template init", summary: "Write a new template's files", load: () => import("./commands/template/init.ts") },
-  { path: "template create", summary: "Register a flake as a template", load: () => import("./commands/template/create.ts") },
+  {
+    path: "template create",
+    summary: "Register a flake as a template",
+    load: () => import("./commands/template/create.ts"),
+  },
   {
     path: "template create-multi",
     summary: "Register one template for each of several roles",
     load: () => import("./commands/template/create-multi.ts"),
   },
-  { path: "template build", summary: "Build a template, and snapshot it healthy", load: () => import("./commands/template/build.ts") },
+  {
+    path: "template build",
+    summary: "Build a template, and snapshot it healthy",
+    load: () => import("./commands/template/build.ts"),
+  },
   { path: "template list", summary: "List templates", load: () => import("./commands/template/list.ts") },
-  { path: "template info", summary: "Show a template, its revisions and snapshots", load: () => import("./commands/template/info.ts") },
+  {
+    path: "template info",
+    summary: "Show a template, its revisions and snapshots",
+    load: () => import("./commands/template/info.ts"),
+  },
   { path: "template edit", summary: "Change a template's settings", load: () => import("./commands/template/edit.ts") },
-  { path: "template rollback", summary: "Make an earlier revision the current one", load: () => import("./commands/template/rollback.ts") },
-  { path: "template delete", summary: "Delete a template and its revisions", load: () => import("./commands/template/delete.ts") },
-  { path: "run", summary: "Start an instance: restored from a snapshot, or booted", load: () => import("./commands/run.ts") },
+  {
+    path: "template rollback",
+    summary: "Make an earlier revision the current one",
+    load: () => import("./commands/template/rollback.ts"),
+  },
+  {
+    path: "template delete",
+    summary: "Delete a template and its revisions",
+    load: () => import("./commands/template/delete.ts"),
+  },
+  {
+    path: "run",
+    summary: "Start an instance: restored from a snapshot, or booted",
+    load: () => import("./commands/run.ts"),
+  },
   { path: "ls", summary: "List instances", load: () => import("./commands/ls.ts") },
   { path: "stop", summary: "Stop instances", load: () => import("./commands/stop.ts") },
   { path: "rm", summary: "Remove instances and their data disks", load: () => import("./commands/rm.ts") },

@@ -8,7 +8,8 @@ import { UsageError } from "./errors.ts";
  * @throws UsageError without a terminal, MvmError `NOT_CONFIRMED` for a no
  */
 export async function confirm(cli: Cli, question: string): Promise<void> {
-  if (!cli.stdin.isTTY || !cli.stderr.isTTY) throw new UsageError(`${question.replace(/\?$/, "")}: this has to be confirmed`, "add --yes");
+  if (!cli.stdin.isTTY || !cli.stderr.isTTY)
+    throw new UsageError(`${question.replace(/\?$/, "")}: this has to be confirmed`, "add --yes");
   const lines = createInterface({ input: cli.stdin, output: cli.stderr });
   try {
     const answer = await lines.question(`${question} [y/N] `, { signal: cli.signal });

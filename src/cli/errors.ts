@@ -19,7 +19,18 @@ export class UsageError extends MvmError {
 }
 
 /** Codes of errors that say "what you typed is wrong" rather than "it did not work". */
-const USAGE_CODES = new Set(["USAGE", "INVALID_NAME", "INVALID_SIZE", "INVALID_PORT", "INVALID_VOLUME", "INVALID_FLAKE", "INVALID_PATH", "UNKNOWN_PRESET", "UNKNOWN_HYPERVISOR", "INVALID_REVISION"]);
+const USAGE_CODES = new Set([
+  "USAGE",
+  "INVALID_NAME",
+  "INVALID_SIZE",
+  "INVALID_PORT",
+  "INVALID_VOLUME",
+  "INVALID_FLAKE",
+  "INVALID_PATH",
+  "UNKNOWN_PRESET",
+  "UNKNOWN_HYPERVISOR",
+  "INVALID_REVISION",
+]);
 
 export function exitCodeOf(error: unknown): number {
   if (error instanceof Cancelled) return error.exitCode;

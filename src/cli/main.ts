@@ -1,11 +1,11 @@
 import { Command, CommanderError } from "commander";
 import type { Context } from "../core/context.ts";
+import { nearest } from "../core/nearest.ts";
 import { resolvePaths } from "../core/paths.ts";
 import { type Cli, styleFor } from "./cli.ts";
 import { COMMANDS, type Entry, GROUPS } from "./commands.ts";
 import { Cancelled, errorJson, exitCodeOf, renderError, UsageError } from "./errors.ts";
 import { groupHelp, overview } from "./help.ts";
-import { nearest } from "../core/nearest.ts";
 import type { Options, Page } from "./page.ts";
 import { progressView } from "./progress.ts";
 
@@ -78,7 +78,8 @@ async function dispatch(cli: Cli, argv: readonly string[]): Promise<number> {
   const [first, second] = words.filter((word) => !word.startsWith("-"));
   const wantsHelp = words.length === 0 || words.includes("--help") || words.includes("-h");
   if (first === undefined && wantsHelp) return show(cli, overview());
-  if (first !== undefined && GROUPS[first] && (wantsHelp || second === undefined)) return show(cli, groupHelp(first), second === undefined && !wantsHelp ? 2 : 0);
+  if (first !== undefined && GROUPS[first] && (wantsHelp || second === undefined))
+    return show(cli, groupHelp(first), second === undefined && !wantsHelp ? 2 : 0);
   throw unknownCommand(words, first, second);
 }
 
@@ -92,7 +93,10 @@ function unknownCommand(words: readonly string[], first?: string, second?: strin
   const typed = GROUPS[first] && second !== undefined ? `${first} ${second}` : first;
   const candidates = COMMANDS.map(({ path }) => path).concat(Object.keys(GROUPS));
   const guess = nearest(typed, candidates);
-  return new UsageError(`unknown command '${typed}'`, guess ? `did you mean \`mvmctl ${guess}\`?` : "`mvmctl --help` lists the commands");
+  return new UsageError(
+    `unknown command '${typed}'`,
+    guess ? `did you mean \`mvmctl ${guess}\`?` : "`mvmctl --help` lists the commands",
+  );
 }
 
 async function runPage(cli: Cli, entry: Entry, args: readonly string[]): Promise<number> {
@@ -108,7 +112,10 @@ async function runPage(cli: Cli, entry: Entry, args: readonly string[]): Promise
 
 /** Commander calls an action with each argument, then options and the command; a variadic argument is an array. */
 function positional(parsed: readonly unknown[]): string[] {
-  return parsed.slice(0, -2).flat().filter((value): value is string => typeof value === "string");
+  return parsed
+    .slice(0, -2)
+    .flat()
+    .filter((value): value is string => typeof value === "string");
 }
 
 /** A page as commander's command. Exported for the generated documentation. */

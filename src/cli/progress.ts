@@ -50,7 +50,8 @@ function liveView(stream: NodeJS.WriteStream, style: Style): ProgressView {
     const elapsed = performance.now() - step.startedAt;
     clear();
     if (!ok) stream.write(`${style.red("✗")} ${step.text}\n`);
-    else if (elapsed >= WORTH_A_LINE_MS) stream.write(`${style.green("✓")} ${step.text}  ${style.dim(formatMs(elapsed))}\n`);
+    else if (elapsed >= WORTH_A_LINE_MS)
+      stream.write(`${style.green("✓")} ${step.text}  ${style.dim(formatMs(elapsed))}\n`);
     step = undefined;
     detail = "";
   };

@@ -14,7 +14,11 @@ export async function copySparse(from: string, to: string, signal?: AbortSignal)
   });
   if (result.exitCode === 0) return;
   const full = /No space left|quota exceeded/i.test(result.stderr);
-  throw new MvmError(full ? "DISK_FULL" : "COPY_FAILED", `could not copy ${from} to ${to}: ${lastLines(result.stderr, 1)}`, {
-    ...(full ? { hint: "free some space, or set MVM_DATA_DIR to a larger file system" } : {}),
-  });
+  throw new MvmError(
+    full ? "DISK_FULL" : "COPY_FAILED",
+    `could not copy ${from} to ${to}: ${lastLines(result.stderr, 1)}`,
+    {
+      ...(full ? { hint: "free some space, or set MVM_DATA_DIR to a larger file system" } : {}),
+    },
+  );
 }

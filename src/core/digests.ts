@@ -41,4 +41,3 @@ export function sha256(data: string | Uint8Array): string {
 export function allocatedBytes(path: string): number {
   return statSync(path).blocks * 512; // st_blocks counts 512-byte units, whatever the file system (stat(2))
 }
-

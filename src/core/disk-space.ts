@@ -10,7 +10,11 @@ export function requireSpace(directory: string, bytes: number, purpose: string):
   const { bavail, bsize } = statfsSync(directory);
   const free = bavail * bsize;
   if (free >= bytes) return;
-  throw new MvmError("DISK_FULL", `${purpose} needs ${formatBytes(bytes)}, and ${directory} has ${formatBytes(free)} free`, {
-    hint: "free some space, or set MVM_DATA_DIR to a larger file system",
-  });
+  throw new MvmError(
+    "DISK_FULL",
+    `${purpose} needs ${formatBytes(bytes)}, and ${directory} has ${formatBytes(free)} free`,
+    {
+      hint: "free some space, or set MVM_DATA_DIR to a larger file system",
+    },
+  );
 }

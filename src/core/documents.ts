@@ -31,7 +31,8 @@ export function parseDocument<T extends { version: number }>(kind: DocumentKind<
   }
   let record = value as Record<string, unknown>;
   const found = record["version"];
-  if (typeof found !== "number" || !Number.isInteger(found) || found < 1) throw corrupt(kind.title, path, "it has no version");
+  if (typeof found !== "number" || !Number.isInteger(found) || found < 1)
+    throw corrupt(kind.title, path, "it has no version");
   if (found > kind.version) {
     throw new MvmError(
       "NEWER_VERSION",

@@ -40,7 +40,10 @@ export function fileError(error: unknown, path: string, doing: string): unknown 
   };
   const hint = hints[error.code ?? ""];
   const code = error.code === "ENOSPC" || error.code === "EDQUOT" ? "DISK_FULL" : "FILE_FAILED";
-  return new MvmError(code, `could not ${doing} ${path}: ${describeErrno(error)}`, { cause: error, ...(hint ? { hint } : {}) });
+  return new MvmError(code, `could not ${doing} ${path}: ${describeErrno(error)}`, {
+    cause: error,
+    ...(hint ? { hint } : {}),
+  });
 }
 
 function describeErrno(error: NodeJS.ErrnoException): string {

@@ -69,7 +69,9 @@ export async function acquireLock(resource: string, options: LockOptions): Promi
     if (server) return lockOf(server);
     const left = deadline - Date.now();
     if (left <= 0) {
-      throw new MvmError("LOCKED", `${resource} is in use by ${holder}`, { hint: "wait until it is done, and try again" });
+      throw new MvmError("LOCKED", `${resource} is in use by ${holder}`, {
+        hint: "wait until it is done, and try again",
+      });
     }
     const slice = Math.min(left, options.signal ? 250 : left);
     await waitForRelease(resource, slice, (text) => {

@@ -1,7 +1,7 @@
+import { type ChildProcess, type SpawnOptions, spawn } from "node:child_process";
 import { accessSync, constants, existsSync, statSync } from "node:fs";
 import { constants as osConstants } from "node:os";
 import { join, resolve } from "node:path";
-import { type ChildProcess, type SpawnOptions, spawn } from "node:child_process";
 import { isErrno, MvmError } from "./errors.ts";
 
 /** The one place that starts processes. */
@@ -82,12 +82,18 @@ export function spawnChecked(
     child.once("error", (error) => {
       if (typeof options.cwd === "string" && !existsSync(options.cwd)) {
         // spawn reports a missing working directory as a missing program
-        reject(new MvmError("FILE_FAILED", `could not run ${command} in ${options.cwd}: there is no such directory`, { cause: error }));
+        reject(
+          new MvmError("FILE_FAILED", `could not run ${command} in ${options.cwd}: there is no such directory`, {
+            cause: error,
+          }),
+        );
         return;
       }
       if (isErrno(error, "ENOENT", "EACCES")) {
         const hint = installHint ? { hint: installHint } : {};
-        reject(new MvmError("PROGRAM_MISSING", `${command} was not found or can't be executed`, { cause: error, ...hint }));
+        reject(
+          new MvmError("PROGRAM_MISSING", `${command} was not found or can't be executed`, { cause: error, ...hint }),
+        );
       } else reject(error);
     });
   });

@@ -1,4 +1,10 @@
-import { type ClientHttp2Session, type ClientHttp2Stream, connect, constants, type OutgoingHttpHeaders } from "node:http2";
+import {
+  type ClientHttp2Session,
+  type ClientHttp2Stream,
+  connect,
+  constants,
+  type OutgoingHttpHeaders,
+} from "node:http2";
 import * as v from "valibot";
 import { MvmError, messageOf } from "../core/errors.ts";
 import type { AgentEndpoint } from "../hypervisor/driver.ts";
@@ -62,7 +68,10 @@ export class AgentClient implements AsyncDisposable {
 
   /** Waits in the guest, up to `waitMs`, until the status is `healthy` or `failed`. */
   health(waitMs: number, signal?: AbortSignal): Promise<Health> {
-    return this.#json(HealthSchema, "GET", `/v1/health?waitMs=${waitMs}`, { timeoutMs: waitMs + ANSWER_TIMEOUT_MS, signal });
+    return this.#json(HealthSchema, "GET", `/v1/health?waitMs=${waitMs}`, {
+      timeoutMs: waitMs + ANSWER_TIMEOUT_MS,
+      signal,
+    });
   }
 
   async wake(request: WakeRequest, signal?: AbortSignal): Promise<void> {
@@ -88,7 +97,10 @@ export class AgentClient implements AsyncDisposable {
   /** A stream with a body in both directions. Its status is checked by `responseOf`. */
   stream(method: string, path: string, headers: OutgoingHttpHeaders = {}): ClientHttp2Stream {
     const target = method === "CONNECT" ? {} : { [HTTP2_HEADER_PATH]: path };
-    return this.#session.request({ [HTTP2_HEADER_METHOD]: method, ...target, ...headers }, { endStream: method === "GET" });
+    return this.#session.request(
+      { [HTTP2_HEADER_METHOD]: method, ...target, ...headers },
+      { endStream: method === "GET" },
+    );
   }
 
   async #json<T>(
@@ -127,12 +139,15 @@ export async function responseOf(stream: ClientHttp2Stream, what: string): Promi
   const status = await new Promise<number>((resolve, reject) => {
     stream.once("response", (headers) => resolve(Number(headers[HTTP2_HEADER_STATUS])));
     stream.once("error", (error) => reject(agentFailed(what, error)));
-    stream.once("close", () => reject(agentFailed(what, new Error("the connection ended, or there was no answer in time"))));
+    stream.once("close", () =>
+      reject(agentFailed(what, new Error("the connection ended, or there was no answer in time"))),
+    );
   });
   if (status < 400) return;
   const body = (await readBody(stream)).toString("utf8");
   const parsed = v.safeParse(AgentErrorSchema, parseJson(body));
-  if (parsed.success) throw new MvmError(`AGENT_${parsed.output.code}`, `the guest's agent refused ${what}: ${parsed.output.message}`);
+  if (parsed.success)
+    throw new MvmError(`AGENT_${parsed.output.code}`, `the guest's agent refused ${what}: ${parsed.output.message}`);
   throw agentFailed(what, new Error(`status ${status}`));
 }
 

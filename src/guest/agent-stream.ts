@@ -57,7 +57,12 @@ function vsockGreeting(port: number): Greeting {
   return { request: `CONNECT ${port}\n`, answer: /^OK \d+\n/, repeatable: false };
 }
 
-async function openWithHandshake(path: string, greeting: Greeting, options: OpenOptions, lock?: Lock): Promise<AgentStream> {
+async function openWithHandshake(
+  path: string,
+  greeting: Greeting,
+  options: OpenOptions,
+  lock?: Lock,
+): Promise<AgentStream> {
   let socket: Socket | undefined;
   try {
     socket = await connectUnix(path, options);
@@ -86,7 +91,11 @@ async function lockFreePort(sockets: readonly string[], options: OpenOptions): P
   const socket = sockets[Math.floor(Math.random() * sockets.length)]!;
   try {
     const timeoutMs = Math.max(0, options.deadlineMs - Date.now());
-    const lock = await acquireLock(socket, { purpose: "agent port", timeoutMs, ...(options.signal ? { signal: options.signal } : {}) });
+    const lock = await acquireLock(socket, {
+      purpose: "agent port",
+      timeoutMs,
+      ...(options.signal ? { signal: options.signal } : {}),
+    });
     return { lock, socket };
   } catch (error) {
     if (!(error instanceof MvmError && error.code === "LOCKED")) throw error;

@@ -80,7 +80,8 @@ function attachInput(
   }
   const onData = (chunk: Buffer) => {
     let free = true;
-    for (let at = 0; at < chunk.length; at += MAX_PAYLOAD) free = send(TO_GUEST.stdin, chunk.subarray(at, at + MAX_PAYLOAD));
+    for (let at = 0; at < chunk.length; at += MAX_PAYLOAD)
+      free = send(TO_GUEST.stdin, chunk.subarray(at, at + MAX_PAYLOAD));
     if (free) return;
     stdin.pause();
     stream.once("drain", () => stdin.resume());
@@ -121,6 +122,9 @@ function exitCode(payload: Buffer): number {
 function commandFailed(argv: readonly string[], payload: Buffer): MvmError {
   const { code, message } = v.parse(ErrorSchema, JSON.parse(payload.toString("utf8")));
   const name = argv[0] ?? "";
-  if (code === "NOT_FOUND") return new MvmError("COMMAND_NOT_FOUND", `'${name}' was not found in the guest`, { hint: "only what the image holds can be run: add it to `packages` in flake.nix" });
+  if (code === "NOT_FOUND")
+    return new MvmError("COMMAND_NOT_FOUND", `'${name}' was not found in the guest`, {
+      hint: "only what the image holds can be run: add it to `packages` in flake.nix",
+    });
   return new MvmError("COMMAND_FAILED", `'${name}' could not be started in the guest: ${message}`);
 }

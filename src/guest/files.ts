@@ -1,5 +1,5 @@
-import { chmod, lstat, mkdir, open, readdir, readlink } from "node:fs/promises";
 import { createReadStream, createWriteStream, lstatSync, symlinkSync, unlinkSync } from "node:fs";
+import { chmod, lstat, mkdir, open, readdir, readlink } from "node:fs/promises";
 import { basename, dirname, join, normalize, relative, resolve, sep } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { extract, type Header, type Pack, pack } from "tar-stream";
@@ -66,7 +66,11 @@ function addEntry(archive: Pack, header: Partial<Header> & { name: string }): Pr
   });
 }
 
-function addFile(archive: Pack, hostPath: string, header: Partial<Header> & { name: string; size: number }): Promise<void> {
+function addFile(
+  archive: Pack,
+  hostPath: string,
+  header: Partial<Header> & { name: string; size: number },
+): Promise<void> {
   return new Promise((done, fail) => {
     const entry = archive.entry(header, (error) => (error ? fail(error) : done()));
     // A file that grows while it is read must not spoil the archive: only what was announced is sent.
@@ -80,7 +84,12 @@ function addFile(archive: Pack, hostPath: string, header: Partial<Header> & { na
 }
 
 /** Copies a file or a tree out of the guest. `target` is what the copied thing will be called on the host. */
-export async function getFiles(client: AgentClient, guestPath: string, target: string, signal?: AbortSignal): Promise<void> {
+export async function getFiles(
+  client: AgentClient,
+  guestPath: string,
+  target: string,
+  signal?: AbortSignal,
+): Promise<void> {
   const stream = client.stream("GET", `/v1/files?${new URLSearchParams({ path: guestPath })}`);
   await responseOf(stream, `copy of ${guestPath}`);
   const archive = extract();

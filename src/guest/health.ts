@@ -44,10 +44,16 @@ function unhealthy(health: Health, why: string): MvmError {
   const evidence = [
     ...Object.entries(health.services)
       .filter(([, service]) => service.state !== "running")
-      .map(([name, service]) => `service '${name}': ${service.state}, ${service.restarts} restarts, last exit: ${service.lastExit ?? "none"}`),
+      .map(
+        ([name, service]) =>
+          `service '${name}': ${service.state}, ${service.restarts} restarts, last exit: ${service.lastExit ?? "none"}`,
+      ),
     ...Object.entries(health.checks)
       .filter(([, check]) => check.status !== "passing")
-      .map(([name, check]) => `check '${name}': exit code ${check.exitCode ?? "none"} after ${check.runs} runs${outputOf(check.output)}`),
+      .map(
+        ([name, check]) =>
+          `check '${name}': exit code ${check.exitCode ?? "none"} after ${check.runs} runs${outputOf(check.output)}`,
+      ),
   ];
   return new MvmError("GUEST_UNHEALTHY", `the guest is not healthy: ${why} (${describeMissing(health)})`, {
     detail: evidence.join("\n"),

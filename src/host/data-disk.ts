@@ -16,7 +16,8 @@ const SYSTEM_DIRECTORIES = "/usr/sbin:/sbin";
  */
 export async function createDataDisk(path: string, sizeMiB: number, signal?: AbortSignal): Promise<void> {
   const mkfs = findProgram("mkfs.ext4", { PATH: `${process.env["PATH"]}:${SYSTEM_DIRECTORIES}` });
-  if (!mkfs) throw new MvmError("PROGRAM_MISSING", "mkfs.ext4 was not found", { hint: "install it: apt-get install e2fsprogs" });
+  if (!mkfs)
+    throw new MvmError("PROGRAM_MISSING", "mkfs.ext4 was not found", { hint: "install it: apt-get install e2fsprogs" });
   try {
     const fd = openSync(path, "wx", 0o644);
     ftruncateSync(fd, sizeMiB * MiB);

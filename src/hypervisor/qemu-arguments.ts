@@ -99,7 +99,12 @@ export function qemuArguments(
     ["-drive", `id=root,if=none,format=raw,readonly=on,file.locking=off,file=${value(config.rootfs.path)}`],
     ["-device", "virtio-blk-device,drive=root"],
     config.dataDisk
-      ? ["-drive", `id=data,if=none,format=raw,discard=unmap,file=${value(config.dataDisk)}`, "-device", "virtio-blk-device,drive=data"]
+      ? [
+          "-drive",
+          `id=data,if=none,format=raw,discard=unmap,file=${value(config.dataDisk)}`,
+          "-device",
+          "virtio-blk-device,drive=data",
+        ]
       : [],
     ["-device", "virtio-serial-device,max_ports=16"],
     ...Array.from({ length: AGENT_PORT_COUNT }, (_, index) => [

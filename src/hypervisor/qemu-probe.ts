@@ -5,8 +5,8 @@ import * as v from "valibot";
 import { type DocumentKind, readDocument, writeDocument } from "../core/documents.ts";
 import { MvmError } from "../core/errors.ts";
 import { ensureDirectory } from "../core/files.ts";
-import { bootId } from "../core/process-identity.ts";
 import { findProgram, run } from "../core/process.ts";
+import { bootId } from "../core/process-identity.ts";
 import { type HypervisorIdentity, HypervisorIdentitySchema } from "./driver.ts";
 import { probeKvm } from "./kvm-probe.ts";
 import { QEMU_LAYOUT, type QemuHost } from "./qemu-arguments.ts";
@@ -95,11 +95,17 @@ function findQemu(env: NodeJS.ProcessEnv): string {
   const wanted = env["MVM_QEMU_BIN"] || "qemu-system-x86_64";
   const found = findProgram(wanted, env);
   if (found) return found;
-  throw new MvmError("HYPERVISOR_MISSING", `QEMU is not installed: ${wanted} was not found`, { hint: QEMU_INSTALL_HINT });
+  throw new MvmError("HYPERVISOR_MISSING", `QEMU is not installed: ${wanted} was not found`, {
+    hint: QEMU_INSTALL_HINT,
+  });
 }
 
 async function askVersion(binary: string, signal?: AbortSignal): Promise<string> {
-  const result = await run(binary, ["--version"], { timeoutMs: 10_000, installHint: QEMU_INSTALL_HINT, ...(signal ? { signal } : {}) });
+  const result = await run(binary, ["--version"], {
+    timeoutMs: 10_000,
+    installHint: QEMU_INSTALL_HINT,
+    ...(signal ? { signal } : {}),
+  });
   const version = /version (\d+\.\d+(\.\d+)?)/.exec(result.stdout)?.[1];
   if (version) return version;
   throw new MvmError("HYPERVISOR_UNUSABLE", `${binary} did not say its version`, {

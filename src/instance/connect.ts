@@ -33,10 +33,16 @@ export function requireLive(
   states: readonly ("running" | "paused")[] = ["running"],
 ): LiveInstance {
   const status = requireInstance(ctx.paths, name);
-  if (status.state === "broken") throw new MvmError("CORRUPT_FILE", status.reason, { hint: `remove it: mvmctl rm ${name} --force` });
+  if (status.state === "broken")
+    throw new MvmError("CORRUPT_FILE", status.reason, { hint: `remove it: mvmctl rm ${name} --force` });
   const { record, state } = status;
   if ((state === "running" || state === "paused") && states.includes(state) && record.process) {
-    return { name, record, vm: { directory: ctx.paths.instance(name), process: record.process }, driver: driverOf(ctx, record) };
+    return {
+      name,
+      record,
+      vm: { directory: ctx.paths.instance(name), process: record.process },
+      driver: driverOf(ctx, record),
+    };
   }
   const hints: Record<string, string> = {
     paused: `let it run on: mvmctl resume ${name}`,
@@ -50,7 +56,11 @@ export function requireLive(
 }
 
 /** Opens a session with a running instance's agent. @throws as requireLive and AgentClient.open */
-export function connectAgent(ctx: Context, { vm, driver }: LiveInstance, timeoutMs = CONNECT_TIMEOUT_MS): Promise<AgentClient> {
+export function connectAgent(
+  ctx: Context,
+  { vm, driver }: LiveInstance,
+  timeoutMs = CONNECT_TIMEOUT_MS,
+): Promise<AgentClient> {
   return AgentClient.open(driver.agentEndpoint(vm.directory), {
     deadlineMs: Date.now() + timeoutMs,
     signal: ctx.signal,

@@ -1,7 +1,7 @@
 import type { Context } from "../core/context.ts";
+import { sweepStaging } from "../core/staging.ts";
 import type { InstanceStatus } from "./record.ts";
 import { readInstances } from "./records.ts";
-import { sweepStaging } from "../core/staging.ts";
 
 /** All instances, by name, each as it is now. What a killed command left half-made is removed. */
 export function listInstances({ paths }: Context): InstanceStatus[] {

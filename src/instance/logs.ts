@@ -30,7 +30,12 @@ export async function instanceLogs(ctx: Context, name: InstanceName, request: Lo
     await using client = await connectAgent(ctx, requireLive(ctx, name));
     const { service, tail, follow } = request;
     const wish = { follow, ...(service === undefined ? {} : { service }), ...(tail === undefined ? {} : { tail }) };
-    await readLogs(client, wish, (line) => request.write(service === undefined ? renderLogLine(line) : `${line.text}\n`), ctx.signal);
+    await readLogs(
+      client,
+      wish,
+      (line) => request.write(service === undefined ? renderLogLine(line) : `${line.text}\n`),
+      ctx.signal,
+    );
     return;
   }
   if (status.state === "broken") throw new MvmError("CORRUPT_FILE", status.reason);
@@ -45,7 +50,10 @@ async function showFile(ctx: Context, path: string, name: InstanceName, request:
     fd = openSync(path, "r");
   } catch (error) {
     if (!isErrno(error, "ENOENT")) throw error;
-    const hint = request.source === "services" ? `\`mvmctl logs ${name} --console\` shows what the guest wrote to its console` : "";
+    const hint =
+      request.source === "services"
+        ? `\`mvmctl logs ${name} --console\` shows what the guest wrote to its console`
+        : "";
     throw new MvmError("NO_LOGS", `instance '${name}' left no such log`, hint ? { hint } : {});
   }
   try {

@@ -18,7 +18,11 @@ export function resumeInstance(ctx: Context, name: InstanceName): Promise<void> 
 
 async function turn(ctx: Context, name: InstanceName, state: "running" | "paused"): Promise<void> {
   const directory = ctx.paths.instance(name);
-  await using _lock = await acquireLock(directory, { purpose: `changing ${name}`, timeoutMs: LOCK_TIMEOUT_MS, signal: ctx.signal });
+  await using _lock = await acquireLock(directory, {
+    purpose: `changing ${name}`,
+    timeoutMs: LOCK_TIMEOUT_MS,
+    signal: ctx.signal,
+  });
   const { record, vm, driver } = requireLive(ctx, name, ["running", "paused"]);
   if (state === "paused") await driver.pause(vm);
   else await driver.resume(vm);

@@ -64,10 +64,16 @@ export function portError(error: unknown, address: string, port: number): unknow
     });
   }
   if (isErrno(error, "EACCES")) {
-    return new MvmError("PORT_FORBIDDEN", `port ${port} is reserved for root`, { hint: "choose a host port from 1024 on", cause: error });
+    return new MvmError("PORT_FORBIDDEN", `port ${port} is reserved for root`, {
+      hint: "choose a host port from 1024 on",
+      cause: error,
+    });
   }
   if (isErrno(error, "EADDRNOTAVAIL")) {
-    return new MvmError("INVALID_PORT", `${address} is no address of this machine`, { hint: "use 127.0.0.1 or 0.0.0.0", cause: error });
+    return new MvmError("INVALID_PORT", `${address} is no address of this machine`, {
+      hint: "use 127.0.0.1 or 0.0.0.0",
+      cause: error,
+    });
   }
   return error;
 }

@@ -1,5 +1,4 @@
-import { existsSync, readdirSync, writeFileSync } from "node:fs";
-import { renameSync, rmSync } from "node:fs";
+import { existsSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { readDocument, renderDocument } from "../core/documents.ts";
 import { fileError, isErrno, MvmError, messageOf } from "../core/errors.ts";

@@ -131,7 +131,8 @@ async function choosePlan(
   const broken: string[] = [];
   const snapshots = readSnapshots(directory, (key, why) => broken.push(`the snapshot ${key} is damaged: ${why}`));
   const plan = planStart({ ...facts, snapshots, cold: request.cold });
-  if (plan.start === "booted") return snapshots.length === 0 && broken[0] ? { start: "booted", reason: broken[0] } : plan;
+  if (plan.start === "booted")
+    return snapshots.length === 0 && broken[0] ? { start: "booted", reason: broken[0] } : plan;
   const damage = await damageOf(plan.snapshot, ctx.signal);
   return damage === undefined ? plan : { start: "booted", reason: `the snapshot is damaged: ${damage}` };
 }
@@ -141,7 +142,12 @@ async function choosePlan(
  * directory of an ended instance is replaced, and its data disk taken over.
  * @throws MvmError `INSTANCE_EXISTS`
  */
-async function claimName({ paths }: Context, name: InstanceName, record: InstanceRecord, driver: Driver): Promise<string> {
+async function claimName(
+  { paths }: Context,
+  name: InstanceName,
+  record: InstanceRecord,
+  driver: Driver,
+): Promise<string> {
   const target = paths.instance(name);
   using staging = makeStagingDirectory(paths.instances, name);
   writeRecord(staging.path, record);
@@ -249,12 +255,18 @@ async function startVm({ ctx, plan, driver, directory, revision, sizes, request,
 }
 
 /** The instance's own disk: kept from its earlier life, copied from the snapshot, or new. */
-async function provideDataDisk(ctx: Context, plan: StartPlan, directory: string, sizes: VmSizes): Promise<string | undefined> {
+async function provideDataDisk(
+  ctx: Context,
+  plan: StartPlan,
+  directory: string,
+  sizes: VmSizes,
+): Promise<string | undefined> {
   const path = join(directory, DATA_DISK);
   if (existsSync(path)) return path;
   if (sizes.dataDiskMiB === 0) return undefined;
   const captured = plan.start === "restored" ? plan.snapshot.snapshot.files.dataDisk : undefined;
-  if (captured && plan.start === "restored") await copySparse(join(plan.snapshot.directory, captured.file), path, ctx.signal);
+  if (captured && plan.start === "restored")
+    await copySparse(join(plan.snapshot.directory, captured.file), path, ctx.signal);
   else {
     const { createDataDisk } = await import("../host/data-disk.ts");
     await createDataDisk(path, sizes.dataDiskMiB, ctx.signal);

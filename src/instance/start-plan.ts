@@ -42,5 +42,7 @@ function differentSizes(snapshot: VmSizes, wanted: VmSizes): string[] {
     ["mem", snapshot.memMiB, wanted.memMiB],
     ["data disk", snapshot.dataDiskMiB, wanted.dataDiskMiB],
   ] as const;
-  return sizes.filter(([, has, wants]) => has !== wants).map(([name, has, wants]) => `${name} is ${has} in it and ${wants} was asked for`);
+  return sizes
+    .filter(([, has, wants]) => has !== wants)
+    .map(([name, has, wants]) => `${name} is ${has} in it and ${wants} was asked for`);
 }

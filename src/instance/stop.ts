@@ -24,11 +24,20 @@ export interface StopOutcome {
  * its data disk stay until `removeInstance`.
  * @throws MvmError `INSTANCE_NOT_FOUND`
  */
-export async function stopInstance(ctx: Context, name: InstanceName, options: { timeoutMs: number }): Promise<StopOutcome> {
+export async function stopInstance(
+  ctx: Context,
+  name: InstanceName,
+  options: { timeoutMs: number },
+): Promise<StopOutcome> {
   const directory = ctx.paths.instance(name);
-  await using _lock = await acquireLock(directory, { purpose: `stopping ${name}`, timeoutMs: LOCK_TIMEOUT_MS, signal: ctx.signal });
+  await using _lock = await acquireLock(directory, {
+    purpose: `stopping ${name}`,
+    timeoutMs: LOCK_TIMEOUT_MS,
+    signal: ctx.signal,
+  });
   const status = requireInstance(ctx.paths, name);
-  if (status.state === "broken") throw new MvmError("CORRUPT_FILE", status.reason, { hint: `remove it: mvmctl rm ${name} --force` });
+  if (status.state === "broken")
+    throw new MvmError("CORRUPT_FILE", status.reason, { hint: `remove it: mvmctl rm ${name} --force` });
   const { record } = status;
   const driver = driverOf(ctx, record);
   const runs = status.state === "running" || status.state === "paused";
@@ -67,7 +76,11 @@ async function shutDown(ctx: Context, live: LiveInstance, timeoutMs: number): Pr
 export async function removeInstance(ctx: Context, name: InstanceName, options: { force: boolean }): Promise<void> {
   sweepStaging(ctx.paths.instances);
   const directory = ctx.paths.instance(name);
-  await using _lock = await acquireLock(directory, { purpose: `removing ${name}`, timeoutMs: LOCK_TIMEOUT_MS, signal: ctx.signal });
+  await using _lock = await acquireLock(directory, {
+    purpose: `removing ${name}`,
+    timeoutMs: LOCK_TIMEOUT_MS,
+    signal: ctx.signal,
+  });
   const status = requireInstance(ctx.paths, name);
   const runs = status.state === "running" || status.state === "paused" || status.state === "starting";
   if (runs && !options.force) {

@@ -17,7 +17,13 @@ const FORBIDDEN = /^\/(proc|sys|dev|run)(\/|$)|^\/$/;
  */
 export function parseVolume(text: string, cwd: string): Volume {
   const colon = text.lastIndexOf(":/");
-  const guestPath = colon > 0 ? text.slice(colon + 1).replace(/\/{2,}/g, "/").replace(/(?<=.)\/$/, "") : "";
+  const guestPath =
+    colon > 0
+      ? text
+          .slice(colon + 1)
+          .replace(/\/{2,}/g, "/")
+          .replace(/(?<=.)\/$/, "")
+      : "";
   if (guestPath === "" || FORBIDDEN.test(guestPath) || /(^|\/)\.\.?(\/|$)|[\0-\x1f]/.test(guestPath)) {
     throw new MvmError("INVALID_VOLUME", `'${text}' is not a volume`, {
       hint: "write -v DIR:/mnt/config, -v DIR:/mnt/secrets or -v DIR:/another/path",
@@ -25,7 +31,9 @@ export function parseVolume(text: string, cwd: string): Volume {
   }
   const hostPath = resolve(cwd, text.slice(0, colon));
   if (!existsSync(hostPath) || !statSync(hostPath).isDirectory()) {
-    throw new MvmError("VOLUME_NOT_FOUND", `-v ${text}: ${hostPath} is not a directory`, { hint: `make it: mkdir -p ${hostPath}` });
+    throw new MvmError("VOLUME_NOT_FOUND", `-v ${text}: ${hostPath} is not a directory`, {
+      hint: `make it: mkdir -p ${hostPath}`,
+    });
   }
   return { hostPath, guestPath };
 }

@@ -71,7 +71,9 @@ async function git(cwd: string, args: string[], signal?: AbortSignal): Promise<s
 /** Directories that a flake.lock takes as they are; everything else in it is pinned by its digest. */
 function pathInputs(lockFile: string): string[] {
   try {
-    const lock = JSON.parse(readFileSync(lockFile, "utf8")) as { nodes?: Record<string, { original?: { type?: string; path?: string } }> };
+    const lock = JSON.parse(readFileSync(lockFile, "utf8")) as {
+      nodes?: Record<string, { original?: { type?: string; path?: string } }>;
+    };
     return Object.values(lock.nodes ?? {}).flatMap(({ original }) =>
       original?.type === "path" && original.path ? [original.path] : [],
     );

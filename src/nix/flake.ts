@@ -49,7 +49,11 @@ async function isTracked(directory: string, file: string, signal?: AbortSignal):
 
 /** Makes Nix see a new file of a flake in a Git repository, as Nix itself does with flake.lock: known, not committed. */
 export async function showToGit(directory: string, file: string, signal?: AbortSignal): Promise<void> {
-  await run("git", ["add", "--intent-to-add", "--", file], { cwd: directory, timeoutMs: 10_000, ...(signal ? { signal } : {}) });
+  await run("git", ["add", "--intent-to-add", "--", file], {
+    cwd: directory,
+    timeoutMs: 10_000,
+    ...(signal ? { signal } : {}),
+  });
 }
 
 const MetadataSchema = v.object({
@@ -58,7 +62,10 @@ const MetadataSchema = v.object({
   /** The source in the Nix store. */
   path: v.string(),
   resolved: v.object({ dir: v.optional(v.string(), "") }),
-  locks: v.object({ root: v.string(), nodes: v.record(v.string(), v.object({ inputs: v.optional(v.record(v.string(), v.unknown())) })) }),
+  locks: v.object({
+    root: v.string(),
+    nodes: v.record(v.string(), v.object({ inputs: v.optional(v.record(v.string(), v.unknown())) })),
+  }),
 });
 
 export interface FlakeMetadata {
@@ -122,9 +129,13 @@ export async function choosePackage(
   const { names, chosen, debianRequest } = v.parse(ChoiceSchema, JSON.parse(text));
   if (chosen !== null) return { name: chosen, debianRequest: debianRequest ?? undefined };
   const there = names.length > 0 ? `it has ${names.join(", ")}` : `it has no packages for ${system}`;
-  throw new MvmError("PACKAGE_NOT_FOUND", `the flake has no package '${wish.profile}' (nor '${wish.role}', the role): ${there}`, {
-    hint: `add packages.${system}.${wish.profile} to flake.nix, or choose one: mvmctl template edit NAME --profile PROFILE`,
-  });
+  throw new MvmError(
+    "PACKAGE_NOT_FOUND",
+    `the flake has no package '${wish.profile}' (nor '${wish.role}', the role): ${there}`,
+    {
+      hint: `add packages.${system}.${wish.profile} to flake.nix, or choose one: mvmctl template edit NAME --profile PROFILE`,
+    },
+  );
 }
 
 /** Builds a package and returns its store path. */

@@ -45,7 +45,10 @@ async function attempt(args: readonly string[], options: NixOptions): Promise<{ 
     return { result, log };
   } catch (error) {
     if (error instanceof MvmError && error.code === "PROGRAM_MISSING") {
-      throw new MvmError("NIX_MISSING", "Nix is not installed: nix was not found", { hint: NIX_INSTALL_HINT, cause: error });
+      throw new MvmError("NIX_MISSING", "Nix is not installed: nix was not found", {
+        hint: NIX_INSTALL_HINT,
+        cause: error,
+      });
     }
     throw error;
   }
@@ -69,7 +72,10 @@ const MAX_MESSAGE_LINES = 30;
 
 function nixFailed(log: NixLog): MvmError {
   const text = log.errorText();
-  const detail = [trimLines(text, MAX_MESSAGE_LINES), log.buildLog.length > 0 ? `last lines of the build:\n${log.buildLog.join("\n")}` : ""];
+  const detail = [
+    trimLines(text, MAX_MESSAGE_LINES),
+    log.buildLog.length > 0 ? `last lines of the build:\n${log.buildLog.join("\n")}` : "",
+  ];
   return new MvmError("NIX_FAILED", `Nix failed: ${firstError(text)}`, {
     detail: detail.filter(Boolean).join("\n"),
     ...hintFor(text),
@@ -86,10 +92,13 @@ function firstError(text: string): string {
 function trimLines(text: string, most: number): string {
   const lines = text.split("\n").filter((line) => line.trim() !== "");
   if (lines.length <= most) return lines.join("\n");
-  return [...lines.slice(0, most / 2), `… ${lines.length - most} lines left out …`, lastLines(text, most / 2)].join("\n");
+  return [...lines.slice(0, most / 2), `… ${lines.length - most} lines left out …`, lastLines(text, most / 2)].join(
+    "\n",
+  );
 }
 
-const OFFLINE = /unable to download|Couldn't resolve host|Could not resolve host|Couldn't connect|Connection refused|Network is unreachable|timed out/i;
+const OFFLINE =
+  /unable to download|Couldn't resolve host|Could not resolve host|Couldn't connect|Connection refused|Network is unreachable|timed out/i;
 
 function hintFor(text: string): { hint?: string } {
   if (OFFLINE.test(text)) {
@@ -99,9 +108,12 @@ function hintFor(text: string): { hint?: string } {
         "`mvmctl template init NAME --local --pkgs host`, or `pkgs = mvm.hostPkgs.${system}` in flake.nix",
     };
   }
-  if (/is not tracked by Git|does not exist in Git repository/i.test(text)) return { hint: "Nix sees only files that Git knows: git add the file" };
+  if (/is not tracked by Git|does not exist in Git repository/i.test(text))
+    return { hint: "Nix sees only files that Git knows: git add the file" };
   if (/is not a valid URL/.test(text)) {
-    return { hint: "Nix takes no spaces and few special characters in a flake's path: move the flake to a plainer one" };
+    return {
+      hint: "Nix takes no spaces and few special characters in a flake's path: move the flake to a plainer one",
+    };
   }
   if (/permission denied|opening lock file|creating directory '\/nix/i.test(text)) {
     return { hint: "install Nix's daemon (apt-get install nix-setup-systemd), or run as root" };

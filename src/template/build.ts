@@ -6,7 +6,15 @@ import type { Driver } from "../hypervisor/driver.ts";
 import { type DebianOptions, lockDebianPackages, realiseDebianLock } from "../nix/debian.ts";
 import type { DebianRequest } from "../nix/debian-lock.ts";
 import { fingerprintFlake } from "../nix/fingerprint.ts";
-import { buildPackage, choosePackage, type Flake, flakeMetadata, libraryOverride, openFlake, showToGit } from "../nix/flake.ts";
+import {
+  buildPackage,
+  choosePackage,
+  type Flake,
+  flakeMetadata,
+  libraryOverride,
+  openFlake,
+  showToGit,
+} from "../nix/flake.ts";
 import { findImage } from "../nix/image.ts";
 import type { NixOptions } from "../nix/nix.ts";
 import { captureSnapshot, memoryOnDisk } from "./capture.ts";
@@ -95,11 +103,18 @@ async function buildImage(ctx: Context, spec: TemplateSpec, flake: Flake, nix: N
   const metadata = await flakeMetadata(flake, nix);
   const override = libraryOverride(metadata);
   const choice = await choosePackage(flake, spec, override, nix);
-  ctx.report({ kind: "note", text: `package ${choice.name} (${choice.name === spec.role ? "named after the role" : "the profile"})` });
-  if (choice.debianRequest) await prepareDebian(ctx, flake, join(metadata.directory, DEBIAN_LOCK), choice.debianRequest);
+  ctx.report({
+    kind: "note",
+    text: `package ${choice.name} (${choice.name === spec.role ? "named after the role" : "the profile"})`,
+  });
+  if (choice.debianRequest)
+    await prepareDebian(ctx, flake, join(metadata.directory, DEBIAN_LOCK), choice.debianRequest);
   ctx.report({ kind: "step", text: "Building the image" });
   // Everything that an image of Debian packages needs is in the store by now: asking a binary cache would only take time.
-  const storePath = await buildPackage(flake, choice.name, override, { ...nix, offline: choice.debianRequest !== undefined });
+  const storePath = await buildPackage(flake, choice.name, override, {
+    ...nix,
+    offline: choice.debianRequest !== undefined,
+  });
   const architecture = process.arch === "arm64" ? "aarch64" : "x86_64";
   return { package: choice.name, architecture, storePath, image: findImage(storePath) };
 }
@@ -125,7 +140,8 @@ function nixOptions(ctx: Context): NixOptions {
     env: ctx.env,
     signal: ctx.signal,
     onEvent: (event) => {
-      const text = event.kind === "log" ? event.line : `${event.kind === "build" ? "building" : "fetching"} ${event.name}`;
+      const text =
+        event.kind === "log" ? event.line : `${event.kind === "build" ? "building" : "fetching"} ${event.name}`;
       ctx.report({ kind: "detail", text });
     },
   };

@@ -39,7 +39,15 @@ export interface CaptureRequest {
 }
 
 /** The steps of a capture, in their order: an error names the one it happened in. */
-type Step = "make the data disk" | "boot" | "wait for the agent" | "wait until healthy" | "prepare the guest" | "pause" | "write the state" | "store";
+type Step =
+  | "make the data disk"
+  | "boot"
+  | "wait for the agent"
+  | "wait until healthy"
+  | "prepare the guest"
+  | "pause"
+  | "write the state"
+  | "store";
 
 /**
  * Boots a temporary VM of a revision, waits until it is healthy, pauses it and stores its state beside the revision.
@@ -49,9 +57,13 @@ type Step = "make the data disk" | "boot" | "wait for the agent" | "wait until h
 export async function captureSnapshot(ctx: Context, request: CaptureRequest): Promise<StoredSnapshot> {
   const { revision, driver } = request;
   if (!revision.manifest.image.agent) {
-    throw new MvmError("NO_AGENT", `template ${revision.manifest.template} can't be snapshotted: its image has no agent to ask whether it is healthy`, {
-      hint: "build the image with mkGuest",
-    });
+    throw new MvmError(
+      "NO_AGENT",
+      `template ${revision.manifest.template} can't be snapshotted: its image has no agent to ask whether it is healthy`,
+      {
+        hint: "build the image with mkGuest",
+      },
+    );
   }
   const identity = await driver.probe(ctx.signal);
   ensureDirectory(request.snapshotsDirectory);
@@ -191,7 +203,10 @@ function captureFailed(template: string, step: Step, error: unknown, driver: Dri
   return new MvmError("SNAPSHOT_FAILED", `no snapshot of ${template}: the step '${step}' failed: ${messageOf(error)}`, {
     cause: error,
     detail,
-    hint: error.code === "GUEST_UNHEALTHY" ? "correct the service or its check in flake.nix, or give it longer with --timeout" : (error.hint ?? "try again"),
+    hint:
+      error.code === "GUEST_UNHEALTHY"
+        ? "correct the service or its check in flake.nix, or give it longer with --timeout"
+        : (error.hint ?? "try again"),
   });
 }
 

@@ -36,7 +36,11 @@ export async function publishRevision(ctx: Context, name: TemplateName, built: B
   const revisions = paths.revisions(name);
   ensureDirectory(revisions);
   const sources = sourcesOf(built.image);
-  requireSpace(revisions, sources.reduce((sum, { path }) => sum + statSync(path).size, SPARE_BYTES), "the revision");
+  requireSpace(
+    revisions,
+    sources.reduce((sum, { path }) => sum + statSync(path).size, SPARE_BYTES),
+    "the revision",
+  );
   using staging = makeStagingDirectory(revisions, "revision");
   const known = knownFiles(ctx, name);
   const digests = new Map<string, FileDigest>();

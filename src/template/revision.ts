@@ -55,4 +55,8 @@ export const BuildRecordSchema = v.strictObject({
   storePath: v.string(),
 });
 export type BuildRecord = v.InferOutput<typeof BuildRecordSchema>;
-export const BuildRecordDocument: DocumentKind<BuildRecord> = { title: "build record", version: 1, schema: BuildRecordSchema };
+export const BuildRecordDocument: DocumentKind<BuildRecord> = {
+  title: "build record",
+  version: 1,
+  schema: BuildRecordSchema,
+};

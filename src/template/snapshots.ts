@@ -47,7 +47,10 @@ const FIELD_NAMES = {
 } as const;
 
 /** The snapshots beside a revision. Damaged ones are passed to `onBroken`. */
-export function readSnapshots(directory: string, onBroken: (key: string, why: string) => void = () => {}): StoredSnapshot[] {
+export function readSnapshots(
+  directory: string,
+  onBroken: (key: string, why: string) => void = () => {},
+): StoredSnapshot[] {
   let keys: string[];
   try {
     keys = readdirSync(directory).filter(isName).sort();
@@ -72,7 +75,11 @@ export function readSnapshots(directory: string, onBroken: (key: string, why: st
  * last checked on this machine. While they are the same, the content is: a restore need not read a gigabyte twice.
  */
 const GuardSchema = v.strictObject({ version: v.literal(1), files: v.record(v.string(), v.string()) });
-const GuardDocument: DocumentKind<v.InferOutput<typeof GuardSchema>> = { title: "snapshot guard", version: 1, schema: GuardSchema };
+const GuardDocument: DocumentKind<v.InferOutput<typeof GuardSchema>> = {
+  title: "snapshot guard",
+  version: 1,
+  schema: GuardSchema,
+};
 
 function stateOf(path: string): string {
   const stat = statSync(path, { bigint: true });
@@ -110,7 +117,9 @@ export async function damageOf(stored: StoredSnapshot, signal?: AbortSignal): Pr
 function guardVouches({ directory, snapshot }: StoredSnapshot): boolean {
   try {
     const guard = readDocument(GuardDocument, join(directory, "guard.json"));
-    return guard !== undefined && filesOf(snapshot).every(({ file }) => guard.files[file] === stateOf(join(directory, file)));
+    return (
+      guard !== undefined && filesOf(snapshot).every(({ file }) => guard.files[file] === stateOf(join(directory, file)))
+    );
   } catch {
     return false; // a damaged guard vouches for nothing
   }

@@ -20,7 +20,9 @@ describe("the main job: init, build, snapshot, run", () => {
   before(async () => {
     mvm = useMvmctl();
     work = mkdtempSync(join(tmpdir(), "mvm-work-"));
-    await mvm.ok(["template", "init", "web", "--local", "--preset", "http", "--pkgs", "host", "--dir", "."], { cwd: work });
+    await mvm.ok(["template", "init", "web", "--local", "--preset", "http", "--pkgs", "host", "--dir", "."], {
+      cwd: work,
+    });
   });
   after(() => {
     mvm[Symbol.dispose]();
@@ -40,12 +42,26 @@ describe("the main job: init, build, snapshot, run", () => {
   test("a second build says that nothing changed", async () => {
     const again = await mvm.json<{ cached: boolean }>(["template", "build", "web"], { cwd: work });
     assert.equal(again.cached, true);
-    assert.match((await mvm.run(["template", "build", "web"], { cwd: work })).stdout, /cached|unchanged|nothing changed/i);
+    assert.match(
+      (await mvm.run(["template", "build", "web"], { cwd: work })).stdout,
+      /cached|unchanged|nothing changed/i,
+    );
   });
 
   test("build --snapshot stores a read-only snapshot beside the revision and leaves no VM", async () => {
-    const built = await mvm.json<{ revision: string; snapshot: { key: string } }>(["template", "build", "web", "--snapshot"], { cwd: work });
-    const snapshots = join(mvm.dataDir, "templates", "web", "revisions", built.revision, "snapshots", built.snapshot.key);
+    const built = await mvm.json<{ revision: string; snapshot: { key: string } }>(
+      ["template", "build", "web", "--snapshot"],
+      { cwd: work },
+    );
+    const snapshots = join(
+      mvm.dataDir,
+      "templates",
+      "web",
+      "revisions",
+      built.revision,
+      "snapshots",
+      built.snapshot.key,
+    );
     for (const file of ["vmstate.bin", "mem.bin"]) {
       assert.equal(statSync(join(snapshots, file)).mode & 0o777, 0o444, `${file} is read-only`);
     }
@@ -67,7 +83,10 @@ describe("the main job: init, build, snapshot, run", () => {
   test("a running instance is listed, inspected, and its name is taken", async () => {
     const [only] = await mvm.json<{ name: string; state: string }[]>(["ls"]);
     assert.deepEqual([only?.name, only?.state], ["svc", "running"]);
-    const details = await mvm.json<{ guest: { health: { status: string }; info: { hostname: string } } }>(["inspect", "svc"]);
+    const details = await mvm.json<{ guest: { health: { status: string }; info: { hostname: string } } }>([
+      "inspect",
+      "svc",
+    ]);
     assert.equal(details.guest.health.status, "healthy");
     assert.equal(details.guest.info.hostname, "svc");
     assert.match(await mvm.fails(["run", "--template", "web", "--name", "svc"], "INSTANCE_EXISTS"), /svc/);
@@ -76,12 +95,22 @@ describe("the main job: init, build, snapshot, run", () => {
   test("exec passes on arguments, standard input, output and the exit code", async () => {
     assert.equal(await mvm.ok(["exec", "svc", "--", "echo", "two  spaces"]), "two  spaces\n");
     assert.equal((await mvm.run(["exec", "svc", "--", "sh", "-c", "echo oops >&2; exit 7"])).exitCode, 7);
-    assert.equal(await mvm.ok(["exec", "-i", "svc", "--", "wc", "-c"], { input: "x".repeat(300_000) }).then((text) => text.trim()), "300000");
+    assert.equal(
+      await mvm.ok(["exec", "-i", "svc", "--", "wc", "-c"], { input: "x".repeat(300_000) }).then((text) => text.trim()),
+      "300000",
+    );
     await mvm.fails(["exec", "svc", "--", "no-such-program"], "COMMAND_NOT_FOUND");
   });
 
   test("services do not run as root", async () => {
-    const users = await mvm.ok(["exec", "svc", "--", "sh", "-c", "for p in $(pidof httpd); do grep ^Uid: /proc/$p/status; done"]);
+    const users = await mvm.ok([
+      "exec",
+      "svc",
+      "--",
+      "sh",
+      "-c",
+      "for p in $(pidof httpd); do grep ^Uid: /proc/$p/status; done",
+    ]);
     assert.match(users, /Uid:\s+[1-9]\d+/);
     assert.doesNotMatch(users, /Uid:\s+0\b/);
   });
@@ -113,9 +142,15 @@ describe("the main job: init, build, snapshot, run", () => {
 
   test("an instance whose hypervisor dies shows as dead, with its logs", async () => {
     await mvm.ok(["run", "--template", "web", "--name", "victim"]);
-    const { record } = await mvm.json<{ state: string; record: { process: { pid: number } } }[]>(["ls"]).then((all) => all.find((one) => "name" in one && one.name === "victim")!) as never;
+    const { record } = (await mvm
+      .json<{ state: string; record: { process: { pid: number } } }[]>(["ls"])
+      .then((all) => all.find((one) => "name" in one && one.name === "victim")!)) as never;
     process.kill((record as { process: { pid: number } }).process.pid, "SIGKILL");
-    const dead = await until("the death shows", async () => (await mvm.json<{ name: string; state: string; reason?: string }[]>(["ls"])).find((one) => one.name === "victim" && one.state === "dead"));
+    const dead = await until("the death shows", async () =>
+      (await mvm.json<{ name: string; state: string; reason?: string }[]>(["ls"])).find(
+        (one) => one.name === "victim" && one.state === "dead",
+      ),
+    );
     assert.ok(dead.reason);
     await mvm.ok(["logs", "victim", "--console"]);
     await mvm.ok(["rm", "victim"]);

@@ -40,11 +40,16 @@ export function useMvmctl(extra: NodeJS.ProcessEnv = {}, dataDir = mkdtempSync(j
     json: async (args, options) => JSON.parse(await ok([...args, "--json"], options)),
     fails: async (args, code, options) => {
       // What follows a guest's command belongs to it.
-      const result = await start(args[0] === "exec" ? ["exec", "--json", ...args.slice(1)] : [...args, "--json"], options);
+      const result = await start(
+        args[0] === "exec" ? ["exec", "--json", ...args.slice(1)] : [...args, "--json"],
+        options,
+      );
       assert.notEqual(result.exitCode, 0, `mvmctl ${args.join(" ")} succeeded:\n${result.stdout}`);
       const line = result.stderr.split("\n").find((text) => text.startsWith('{"error"'));
       assert.ok(line, `mvmctl ${args.join(" ")} gave no JSON error:\n${result.stderr}`);
-      const { error } = JSON.parse(line) as { error: { code: string; message: string; hint?: string; detail?: string } };
+      const { error } = JSON.parse(line) as {
+        error: { code: string; message: string; hint?: string; detail?: string };
+      };
       assert.equal(error.code, code, `mvmctl ${args.join(" ")}: ${error.message}`);
       return [error.message, error.detail, error.hint].filter(Boolean).join("\n");
     },

@@ -8,7 +8,11 @@ export const page: Page = {
   examples: ["source <(mvmctl completions bash)", "mvmctl completions fish > ~/.config/fish/completions/mvmctl.fish"],
   json: false,
   async run(cli, [shell = ""]) {
-    const scripts: Record<string, () => string> = { bash: bashScript, zsh: () => `autoload -U bashcompinit && bashcompinit\n${bashScript()}`, fish: fishScript };
+    const scripts: Record<string, () => string> = {
+      bash: bashScript,
+      zsh: () => `autoload -U bashcompinit && bashcompinit\n${bashScript()}`,
+      fish: fishScript,
+    };
     const script = scripts[shell];
     if (!script) throw new UsageError(`completions for '${shell}' are not known`, "choose bash, zsh or fish");
     cli.stdout.write(script());
@@ -16,7 +20,8 @@ export const page: Page = {
 };
 
 const firstWords = () => [...new Set(COMMANDS.map(({ path }) => path.split(" ")[0]!))];
-const secondWords = () => COMMANDS.filter(({ path }) => path.startsWith("template ")).map(({ path }) => path.split(" ")[1]!);
+const secondWords = () =>
+  COMMANDS.filter(({ path }) => path.startsWith("template ")).map(({ path }) => path.split(" ")[1]!);
 
 function bashScript(): string {
   return `_mvmctl() {
@@ -34,7 +39,9 @@ complete -F _mvmctl mvmctl
 }
 
 function fishScript(): string {
-  const first = COMMANDS.filter(({ path }) => !path.includes(" ")).map(({ path, summary }) => line("__fish_use_subcommand", path, summary));
+  const first = COMMANDS.filter(({ path }) => !path.includes(" ")).map(({ path, summary }) =>
+    line("__fish_use_subcommand", path, summary),
+  );
   const second = COMMANDS.filter(({ path }) => path.startsWith("template ")).map(({ path, summary }) =>
     line("__fish_seen_subcommand_from template", path.split(" ")[1]!, summary),
   );

@@ -14,7 +14,10 @@ export const page: Page = {
     const source = parseRemote(from);
     const target = parseRemote(to);
     if ((source === undefined) === (target === undefined)) {
-      throw new UsageError("exactly one of the two has to be in an instance", "write NAME:/path for the one in the instance");
+      throw new UsageError(
+        "exactly one of the two has to be in an instance",
+        "write NAME:/path for the one in the instance",
+      );
     }
     cli.report({ kind: "step", text: `Copying ${from} to ${to}` });
     if (target) await copyInto(cli, target.name, resolve(cli.cwd, from), target.path);

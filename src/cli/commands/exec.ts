@@ -24,7 +24,8 @@ export const page: Page = {
     const name = parseInstanceName(text);
     const interactive = flag(options, "interactive");
     const wantsTty = flag(options, "tty");
-    if (wantsTty && !cli.stdin.isTTY) throw new UsageError("-t needs a terminal, and standard input is none", "leave out -t");
+    if (wantsTty && !cli.stdin.isTTY)
+      throw new UsageError("-t needs a terminal, and standard input is none", "leave out -t");
     const user = textOption(options, "user");
     const cwd = textOption(options, "workdir");
     const terminal = wantsTty ? useRawTerminal(cli.stdin, cli.stdout) : undefined;

@@ -18,12 +18,20 @@ function describe({ status, directory, guest, guestError, logs }: InstanceDetail
   const rows: string[][] = [[status.name, status.state]];
   if (status.state === "dead" || status.state === "broken") rows.push(["  why", status.reason]);
   if (status.state !== "broken") {
-    const { template, revision, start, createdAt, hypervisor, cpus, memMiB, dataDiskMiB, ports, process } = status.record;
+    const { template, revision, start, createdAt, hypervisor, cpus, memMiB, dataDiskMiB, ports, process } =
+      status.record;
     rows.push(["  template", `${template} (revision ${revision.slice(0, 12)})`]);
-    rows.push(["  started", `${start} ${ago(createdAt)}${status.record.coldBootReason ? `: ${status.record.coldBootReason}` : ""}`]);
-    rows.push(["  hypervisor", `${hypervisor.name} ${hypervisor.version} (${hypervisor.accelerator})${process ? `, process ${process.pid}` : ""}`]);
+    rows.push([
+      "  started",
+      `${start} ${ago(createdAt)}${status.record.coldBootReason ? `: ${status.record.coldBootReason}` : ""}`,
+    ]);
+    rows.push([
+      "  hypervisor",
+      `${hypervisor.name} ${hypervisor.version} (${hypervisor.accelerator})${process ? `, process ${process.pid}` : ""}`,
+    ]);
     rows.push(["  size", `${cpus} CPU, ${memMiB} MiB${dataDiskMiB > 0 ? `, ${dataDiskMiB} MiB data disk` : ""}`]);
-    for (const { hostAddress, hostPort, guestPort } of ports) rows.push(["  port", `${hostAddress}:${hostPort} reaches ${guestPort}`]);
+    for (const { hostAddress, hostPort, guestPort } of ports)
+      rows.push(["  port", `${hostAddress}:${hostPort} reaches ${guestPort}`]);
   }
   rows.push(["  directory", directory]);
   if (logs) rows.push(["  logs", `${logs.console}, ${logs.hypervisor}`]);
@@ -31,9 +39,13 @@ function describe({ status, directory, guest, guestError, logs }: InstanceDetail
   if (guest) {
     rows.push(["  health", guest.health.status]);
     for (const [name, service] of Object.entries(guest.health.services)) {
-      rows.push([`  service ${name}`, `${service.state}${service.pid ? `, process ${service.pid}` : ""}, ${service.restarts} restarts`]);
+      rows.push([
+        `  service ${name}`,
+        `${service.state}${service.pid ? `, process ${service.pid}` : ""}, ${service.restarts} restarts`,
+      ]);
     }
-    for (const [name, check] of Object.entries(guest.health.checks)) rows.push([`  check ${name}`, `${check.status}, ${check.runs} runs`]);
+    for (const [name, check] of Object.entries(guest.health.checks))
+      rows.push([`  check ${name}`, `${check.status}, ${check.runs} runs`]);
   }
   return table(rows);
 }

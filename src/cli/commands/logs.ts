@@ -18,7 +18,8 @@ export const page: Page = {
   async run(cli, [name = ""], options) {
     const tail = textOption(options, "tail");
     const service = textOption(options, "service");
-    if (tail !== undefined && !/^\d{1,6}$/.test(tail)) throw new UsageError(`--tail '${tail}' is not a number of lines`, "write --tail 50");
+    if (tail !== undefined && !/^\d{1,6}$/.test(tail))
+      throw new UsageError(`--tail '${tail}' is not a number of lines`, "write --tail 50");
     await instanceLogs(cli, parseInstanceName(name), {
       source: flag(options, "console") ? "console" : flag(options, "hypervisor") ? "hypervisor" : "services",
       follow: flag(options, "follow"),

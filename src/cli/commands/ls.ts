@@ -21,5 +21,12 @@ function row(status: InstanceStatus): string[] {
   if (status.state === "broken") return [status.name, "damaged", "", "", "", status.reason];
   const { template, start, createdAt, ports } = status.record;
   const published = ports.map(({ hostPort, guestPort }) => `${hostPort}:${guestPort}`).join(" ");
-  return [status.name, status.state, template, `${start} ${ago(createdAt)}`, published, status.state === "dead" ? status.reason : ""];
+  return [
+    status.name,
+    status.state,
+    template,
+    `${start} ${ago(createdAt)}`,
+    published,
+    status.state === "dead" ? status.reason : "",
+  ];
 }

@@ -1,5 +1,5 @@
 import { parseInstanceName, parseRevisionId, parseTemplateName, type TemplateName } from "../../core/names.ts";
-import { parseCpus, parseDataDiskMiB, parseMemMiB, formatMs } from "../../core/sizes.ts";
+import { formatMs, parseCpus, parseDataDiskMiB, parseMemMiB } from "../../core/sizes.ts";
 import { parsePortForward } from "../../instance/ports.ts";
 import { type RunOutcome, runInstance } from "../../instance/run.ts";
 import { parseVolume } from "../../instance/volumes.ts";
@@ -27,13 +27,20 @@ snapshot had running, as nobody can change the environment of a running process.
       .option("--revision <id>", "another revision than the current one")
       .option("--name <name>", "the instance's name (made up if not given)")
       .option("-p, --publish <host:guest>", "reach a guest's TCP port; may be repeated", collect)
-      .option("-v, --volume <dir:path>", "copy a directory into the guest, to /mnt/config, /mnt/secrets or any path; may be repeated", collect)
+      .option(
+        "-v, --volume <dir:path>",
+        "copy a directory into the guest, to /mnt/config, /mnt/secrets or any path; may be repeated",
+        collect,
+      )
       .option("-e, --env <key=value>", "an environment variable for services and commands; may be repeated", collect)
       .option("--cpus <n>", "other virtual CPUs than the template's: means a cold boot")
       .option("--mem <MiB>", "other memory than the template's: means a cold boot")
       .option("--data-disk <MiB>", "another data disk than the template's: means a cold boot")
       .option("--cold", "boot even if a snapshot fits")
-      .option("--wait <moment>", "return when `running` (the agent answered) or `healthy` (every check passed; the default)")
+      .option(
+        "--wait <moment>",
+        "return when `running` (the agent answered) or `healthy` (every check passed; the default)",
+      )
       .option("--timeout <seconds>", `to become healthy (default ${DEFAULT_TIMEOUT_SECONDS})`)
       .option("--hypervisor <name>", "instead of the best one of this machine")
       .option("-d, --detach", "return and leave it running (always so)"),
@@ -57,7 +64,8 @@ function parseRequest(cli: Cli, options: Options) {
     return text === undefined ? {} : ({ [key]: parse(text) } as { [P in K]: T });
   };
   const waitFor = textOption(options, "wait") ?? "healthy";
-  if (waitFor !== "running" && waitFor !== "healthy") throw new UsageError(`--wait '${waitFor}' is not known`, "choose running or healthy");
+  if (waitFor !== "running" && waitFor !== "healthy")
+    throw new UsageError(`--wait '${waitFor}' is not known`, "choose running or healthy");
   return {
     ...given("revision", "revision", parseRevisionId),
     ...given("name", "name", parseInstanceName),
@@ -86,8 +94,12 @@ async function templateToRun(cli: Cli, options: Options): Promise<TemplateName> 
   const name = textOption(options, "template");
   const flake = textOption(options, "flake");
   if (name !== undefined && flake === undefined) return parseTemplateName(name);
-  if (flake === undefined || name !== undefined) throw new UsageError("what to run was not said", "give either --template NAME or --flake REF");
-  const [{ templateOfFlake }, { buildTemplate }] = await Promise.all([import("../../template/flake-template.ts"), import("../../template/build.ts")]);
+  if (flake === undefined || name !== undefined)
+    throw new UsageError("what to run was not said", "give either --template NAME or --flake REF");
+  const [{ templateOfFlake }, { buildTemplate }] = await Promise.all([
+    import("../../template/flake-template.ts"),
+    import("../../template/build.ts"),
+  ]);
   const template = templateOfFlake(cli, flake, cli.cwd);
   await buildTemplate(cli, template, { force: false });
   return template;
@@ -96,6 +108,8 @@ async function templateToRun(cli: Cli, options: Options): Promise<TemplateName> 
 function describe({ name, start, coldBootReason, runningMs, healthyMs, ports, hypervisor }: RunOutcome): string {
   const how = start === "restored" ? "restored from a snapshot" : `booted (${coldBootReason})`;
   const healthy = healthyMs === undefined ? "" : `, healthy after ${formatMs(healthyMs)}`;
-  const forwards = ports.map(({ hostAddress, hostPort, guestPort }) => `  ${hostAddress}:${hostPort} reaches port ${guestPort}\n`).join("");
+  const forwards = ports
+    .map(({ hostAddress, hostPort, guestPort }) => `  ${hostAddress}:${hostPort} reaches port ${guestPort}\n`)
+    .join("");
   return `${name}: ${how} on ${hypervisor.name} (${hypervisor.accelerator}); running after ${formatMs(runningMs)}${healthy}\n${forwards}Next: mvmctl exec ${name} -- COMMAND, mvmctl logs ${name}, mvmctl stop ${name}\n`;
 }

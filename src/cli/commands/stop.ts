@@ -9,7 +9,8 @@ const DEFAULT_TIMEOUT_SECONDS = "15";
 
 export const page: Page = {
   summary: "Stop instances",
-  description: "Asks the guest to shut down, and ends it by force if it has not in time. The data disk stays until `rm`.",
+  description:
+    "Asks the guest to shut down, and ends it by force if it has not in time. The data disk stays until `rm`.",
   define: (command) =>
     command
       .argument("[name...]")
@@ -29,6 +30,9 @@ export const page: Page = {
       outcomes.push(await stopInstance(cli, name, { timeoutMs }));
     }
     const words = { graceful: "stopped", killed: "ended by force", already: "did not run" };
-    cli.print(outcomes, () => outcomes.map(({ name, how }) => `${name}: ${words[how]}\n`).join("") || "Nothing runs.\n");
+    cli.print(
+      outcomes,
+      () => outcomes.map(({ name, how }) => `${name}: ${words[how]}\n`).join("") || "Nothing runs.\n",
+    );
   },
 };

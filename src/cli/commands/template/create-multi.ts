@@ -8,7 +8,8 @@ import { defineSettings, parseSettings } from "./settings.ts";
 export const page: Page = {
   summary: "Register one template for each of several roles",
   description: "Makes BASE-ROLE for every role, or none of them.",
-  define: (command) => defineSettings(command.argument("<base>").requiredOption("--roles <a,b,…>", "the roles"), TEMPLATE_DEFAULTS),
+  define: (command) =>
+    defineSettings(command.argument("<base>").requiredOption("--roles <a,b,…>", "the roles"), TEMPLATE_DEFAULTS),
   examples: ["mvmctl template create-multi shop --flake . --roles worker,gateway"],
   json: true,
   async run(cli, [base = ""], options) {

@@ -21,10 +21,17 @@ function describe({ spec, current, revisions, pendingChanges }: TemplateInfo): s
     ["  flake", spec.flake],
     ["  profile", spec.profile],
     ["  role", spec.role],
-    ["  size", `${spec.cpus} CPU, ${spec.memMiB} MiB memory, ${spec.dataDiskMiB > 0 ? `${spec.dataDiskMiB} MiB data disk` : "no data disk"}`],
+    [
+      "  size",
+      `${spec.cpus} CPU, ${spec.memMiB} MiB memory, ${spec.dataDiskMiB > 0 ? `${spec.dataDiskMiB} MiB data disk` : "no data disk"}`,
+    ],
   ]);
-  const pending = pendingChanges.length > 0 ? `\nChanged since the current revision was built (rebuild to apply):\n${pendingChanges.map((text) => `  ${text}\n`).join("")}` : "";
-  if (revisions.length === 0) return `${head}${pending}\nNot built yet: mvmctl template build ${spec.name} --snapshot\n`;
+  const pending =
+    pendingChanges.length > 0
+      ? `\nChanged since the current revision was built (rebuild to apply):\n${pendingChanges.map((text) => `  ${text}\n`).join("")}`
+      : "";
+  if (revisions.length === 0)
+    return `${head}${pending}\nNot built yet: mvmctl template build ${spec.name} --snapshot\n`;
   const lines = revisions.flatMap((revision) => {
     const mark = revision.id === current ? "current" : "";
     if (revision.broken !== undefined) return [`  ${shortRevision(revision.id)}  damaged: ${revision.broken}`];

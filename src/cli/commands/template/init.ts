@@ -21,8 +21,13 @@ export const page: Page = {
   async run(cli, [text = ""], options) {
     const name = parseTemplateName(text);
     const pkgs = textOption(options, "pkgs") ?? "nixpkgs";
-    if (pkgs !== "nixpkgs" && pkgs !== "host") throw new UsageError(`--pkgs '${pkgs}' is not known`, "choose nixpkgs or host");
-    if (!flag(options, "local")) throw new UsageError("where the template is to be made was not said", `add --local to write its files here: mvmctl template init ${name} --local`);
+    if (pkgs !== "nixpkgs" && pkgs !== "host")
+      throw new UsageError(`--pkgs '${pkgs}' is not known`, "choose nixpkgs or host");
+    if (!flag(options, "local"))
+      throw new UsageError(
+        "where the template is to be made was not said",
+        `add --local to write its files here: mvmctl template init ${name} --local`,
+      );
     const directory = chooseDirectory(cli.cwd, name, textOption(options, "dir"));
     const made = initTemplate({ name, preset: textOption(options, "preset") ?? "http", pkgs, directory });
     const place = relative(cli.cwd, directory);

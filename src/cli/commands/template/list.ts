@@ -11,7 +11,8 @@ export const page: Page = {
   async run(cli) {
     const templates = listTemplates(cli.paths);
     cli.print(templates, () => {
-      if (templates.length === 0) return "There are no templates yet. Make one: mvmctl template init my-service --local\n";
+      if (templates.length === 0)
+        return "There are no templates yet. Make one: mvmctl template init my-service --local\n";
       const rows = templates.map((entry) =>
         entry.state === "broken"
           ? [entry.name, "damaged", "", "", entry.reason]

@@ -10,7 +10,10 @@ export function defineSettings(command: Command, defaults?: TemplateSettings): C
   return command
     .option("--flake <ref>", `the flake: a directory, github:…, git+https:…${shown(defaults?.flake)}`)
     .option("--profile <name>", `the flake's package to build${shown(defaults?.profile)}`)
-    .option("--role <name>", `what the VMs are for; selects the flake's package of that name if it has one${shown(defaults?.role)}`)
+    .option(
+      "--role <name>",
+      `what the VMs are for; selects the flake's package of that name if it has one${shown(defaults?.role)}`,
+    )
     .option("--cpus <n>", `virtual CPUs${shown(defaults?.cpus)}`)
     .option("--mem <MiB>", `memory in MiB${shown(defaults?.memMiB)}`)
     .option("--data-disk <MiB>", `a disk of this size at /mnt/data, 0 for none${shown(defaults?.dataDiskMiB)}`);
