@@ -16,7 +16,7 @@
 
       healthChecks.page = {
         healthCmd = "wget -qO /dev/null http://127.0.0.1:8080/";
-        healthIntervalSecs = 5;
+        healthIntervalSecs = 2;
         healthTimeoutSecs = 5;
       };
     };

@@ -20,7 +20,7 @@
 
       healthChecks.health = {
         healthCmd = "wget -qO /dev/null http://127.0.0.1:8000/health";
-        healthIntervalSecs = 5;
+        healthIntervalSecs = 2;
         healthTimeoutSecs = 5;
       };
     };

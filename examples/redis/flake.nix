@@ -22,7 +22,7 @@
 
       healthChecks.ping = {
         healthCmd = "test \"$(redis-cli ping)\" = PONG";
-        healthIntervalSecs = 5;
+        healthIntervalSecs = 2;
         healthTimeoutSecs = 5;
       };
     };
