@@ -13,6 +13,13 @@ export interface Cli extends Context {
   /** Ends live progress, so that what follows stands alone. */
   readonly settle: () => void;
   readonly style: Style;
+  /** The table of commands, for what is made from it. */
+  readonly commands: readonly CommandSummary[];
+}
+
+export interface CommandSummary {
+  readonly path: string;
+  readonly summary: string;
 }
 
 /** Colours, or none. */

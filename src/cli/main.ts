@@ -38,6 +38,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     },
     settle: () => progress.settle(true),
     style: styleFor(stdout, env),
+    commands: COMMANDS,
   };
   try {
     const code = await dispatch(cli, argv);

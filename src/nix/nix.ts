@@ -105,7 +105,7 @@ function hintFor(text: string): { hint?: string } {
     return {
       hint:
         "Nix could not reach the network. Templates can be built from Debian's packages instead: " +
-        "`mvmctl template init NAME --local --pkgs host`, or `pkgs = mvm.hostPkgs.${system}` in flake.nix",
+        "`mvmctl template init NAME --local --pkgs host`, or `pkgs = mvm.hostPkgs.x86_64-linux` in flake.nix",
     };
   }
   if (/is not tracked by Git|does not exist in Git repository/i.test(text))

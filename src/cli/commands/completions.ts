@@ -1,5 +1,5 @@
-import { COMMANDS } from "../commands.ts";
 import { UsageError } from "../errors.ts";
+import type { CommandSummary } from "../cli.ts";
 import type { Page } from "../page.ts";
 
 export const page: Page = {
@@ -8,10 +8,11 @@ export const page: Page = {
   examples: ["source <(mvmctl completions bash)", "mvmctl completions fish > ~/.config/fish/completions/mvmctl.fish"],
   json: false,
   async run(cli, [shell = ""]) {
+    const { commands } = cli;
     const scripts: Record<string, () => string> = {
-      bash: bashScript,
-      zsh: () => `autoload -U bashcompinit && bashcompinit\n${bashScript()}`,
-      fish: fishScript,
+      bash: () => bashScript(commands),
+      zsh: () => `autoload -U bashcompinit && bashcompinit\n${bashScript(commands)}`,
+      fish: () => fishScript(commands),
     };
     const script = scripts[shell];
     if (!script) throw new UsageError(`completions for '${shell}' are not known`, "choose bash, zsh or fish");
@@ -19,17 +20,17 @@ export const page: Page = {
   },
 };
 
-const firstWords = () => [...new Set(COMMANDS.map(({ path }) => path.split(" ")[0]!))];
-const secondWords = () =>
-  COMMANDS.filter(({ path }) => path.startsWith("template ")).map(({ path }) => path.split(" ")[1]!);
+const firstWords = (commands: readonly CommandSummary[]) => [...new Set(commands.map(({ path }) => path.split(" ")[0]!))];
+const secondWords = (commands: readonly CommandSummary[]) =>
+  commands.filter(({ path }) => path.startsWith("template ")).map(({ path }) => path.split(" ")[1]!);
 
-function bashScript(): string {
+function bashScript(commands: readonly CommandSummary[]): string {
   return `_mvmctl() {
   local current="\${COMP_WORDS[COMP_CWORD]}"
   if [ "$COMP_CWORD" -eq 1 ]; then
-    COMPREPLY=($(compgen -W "${firstWords().join(" ")}" -- "$current"))
+    COMPREPLY=($(compgen -W "${firstWords(commands).join(" ")}" -- "$current"))
   elif [ "$COMP_CWORD" -eq 2 ] && [ "\${COMP_WORDS[1]}" = template ]; then
-    COMPREPLY=($(compgen -W "${secondWords().join(" ")}" -- "$current"))
+    COMPREPLY=($(compgen -W "${secondWords(commands).join(" ")}" -- "$current"))
   else
     COMPREPLY=($(compgen -f -- "$current"))
   fi
@@ -38,11 +39,11 @@ complete -F _mvmctl mvmctl
 `;
 }
 
-function fishScript(): string {
-  const first = COMMANDS.filter(({ path }) => !path.includes(" ")).map(({ path, summary }) =>
+function fishScript(commands: readonly CommandSummary[]): string {
+  const first = commands.filter(({ path }) => !path.includes(" ")).map(({ path, summary }) =>
     line("__fish_use_subcommand", path, summary),
   );
-  const second = COMMANDS.filter(({ path }) => path.startsWith("template ")).map(({ path, summary }) =>
+  const second = commands.filter(({ path }) => path.startsWith("template ")).map(({ path, summary }) =>
     line("__fish_seen_subcommand_from template", path.split(" ")[1]!, summary),
   );
   return [...first, line("__fish_use_subcommand", "template", "Build, list and change templates"), ...second].join("");
