@@ -96,6 +96,20 @@ test("what an image asks of Debian is known without a lock", async () => {
   assert.ok(!request["excluded"]?.includes("debconf"), "what was asked for by name stays");
 });
 
+test("an arm64 image asks for arm64 packages", async () => {
+  const pkgs = `import ${GUEST_LIBRARY}/debian/host-pkgs.nix { system = "aarch64-linux"; }`;
+  const { value } = await evaluate(guest(`{ pkgs = ${pkgs}; }`, "debianRequest"));
+  const { image, architecture, kernel } = value as Record<string, string>;
+  assert.deepEqual(
+    { image, architecture, kernel },
+    {
+      image: "web-aarch64-linux",
+      architecture: "arm64",
+      kernel: "linux-image-cloud-arm64",
+    },
+  );
+});
+
 for (const [what, settings, message] of [
   ["no lock", "{ }", /hostPkgs needs debianLock = \.\/debian\.lock; \('mvmctl template build' writes it\)/],
   [
