@@ -1,5 +1,5 @@
-# An initrd whose /init is the agent, with the modules it loads: $out/initrd, an uncompressed cpio archive. Unpacking a
-# compressed one costs an emulated CPU more than reading the larger file.
+# An initrd whose /init is the agent, with the modules it loads: $out/initrd, an uncompressed cpio archive. Measured
+# with lz4, an emulated guest started no faster.
 . "$prelude"
 . "$makeKernel"
 
