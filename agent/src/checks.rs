@@ -110,7 +110,8 @@ impl Check {
         passed
     }
 
-    async fn run_once(&self, app: &App) -> Outcome {
+    /// Runs it, whatever it says.
+    pub async fn run_once(&self, app: &App) -> Outcome {
         let started = Instant::now();
         let (exit_code, output) = match self.execute(app).await {
             Ok(result) => result,

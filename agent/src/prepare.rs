@@ -18,17 +18,31 @@ pub async fn prepare(app: &App, limit: Duration) -> io::Result<()> {
     run_hooks(app, "preSnapshot", &app.config.hooks.pre_snapshot, limit).await?;
     app.set_phase(Phase::Prepared);
     cgroup::kill(&cgroup::group("checks"));
+    forget_caches()?;
+    warm_up(app).await;
     let quiet = async {
-        unsafe { libc::sync() };
         cgroup::freeze_all().await?;
         unsafe { libc::sync() };
-        // What the page cache holds is on the disk too: a snapshot need not carry it.
-        fs::write("/proc/sys/vm/drop_caches", "3")
+        Ok(())
     };
-    quiet.await.inspect_err(|_| {
+    quiet.await.inspect_err(|_: &io::Error| {
         let _ = cgroup::thaw_all();
         app.set_phase(Phase::Running);
     })
+}
+
+/// What the page cache holds is on the disk too: a snapshot need not carry it.
+fn forget_caches() -> io::Result<()> {
+    unsafe { libc::sync() };
+    fs::write("/proc/sys/vm/drop_caches", "3")
+}
+
+/// Runs every check once more, so that what it and its service read is in the snapshot's memory: every clone's first
+/// check then finds it there.
+async fn warm_up(app: &App) {
+    for check in &app.checks {
+        check.run_once(app).await;
+    }
 }
 
 /// Runs hooks as root, one after another. The first that fails ends it, with what it printed.

@@ -1,5 +1,5 @@
-import { UsageError } from "../errors.ts";
 import type { CommandSummary } from "../cli.ts";
+import { UsageError } from "../errors.ts";
 import type { Page } from "../page.ts";
 
 export const page: Page = {
@@ -20,7 +20,9 @@ export const page: Page = {
   },
 };
 
-const firstWords = (commands: readonly CommandSummary[]) => [...new Set(commands.map(({ path }) => path.split(" ")[0]!))];
+const firstWords = (commands: readonly CommandSummary[]) => [
+  ...new Set(commands.map(({ path }) => path.split(" ")[0]!)),
+];
 const secondWords = (commands: readonly CommandSummary[]) =>
   commands.filter(({ path }) => path.startsWith("template ")).map(({ path }) => path.split(" ")[1]!);
 
@@ -40,12 +42,12 @@ complete -F _mvmctl mvmctl
 }
 
 function fishScript(commands: readonly CommandSummary[]): string {
-  const first = commands.filter(({ path }) => !path.includes(" ")).map(({ path, summary }) =>
-    line("__fish_use_subcommand", path, summary),
-  );
-  const second = commands.filter(({ path }) => path.startsWith("template ")).map(({ path, summary }) =>
-    line("__fish_seen_subcommand_from template", path.split(" ")[1]!, summary),
-  );
+  const first = commands
+    .filter(({ path }) => !path.includes(" "))
+    .map(({ path, summary }) => line("__fish_use_subcommand", path, summary));
+  const second = commands
+    .filter(({ path }) => path.startsWith("template "))
+    .map(({ path, summary }) => line("__fish_seen_subcommand_from template", path.split(" ")[1]!, summary));
   return [...first, line("__fish_use_subcommand", "template", "Build, list and change templates"), ...second].join("");
 }
 
