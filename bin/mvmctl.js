@@ -21,6 +21,6 @@ if (Number(process.versions.node.split(".")[0]) < needed) {
   enableCompileCache(join(process.env.MVM_DATA_DIR || join(process.env.HOME || homedir(), ".mvm"), "cache", "node"));
   // A clone has the sources and runs them as they are; the published package has what was compiled from them.
   const source = join(root, "src", "cli", "main.ts");
-  const { main } = await import(existsSync(source) ? source : join(root, "dist", "cli", "main.js"));
+  const { main } = await import(existsSync(source) ? source : join(root, "dist", "lib", "main.js"));
   process.exit(await main(process.argv.slice(2)));
 }

@@ -7,8 +7,7 @@ import { acquireLock } from "../core/locks.ts";
 import { type InstanceName, parseInstanceName, type RevisionId, type TemplateName } from "../core/names.ts";
 import { isAlive, ownIdentity } from "../core/process-identity.ts";
 import { makeStagingDirectory, sweepStaging } from "../core/staging.ts";
-import { AgentClient } from "../guest/agent-client.ts";
-import { waitHealthy } from "../guest/health.ts";
+import type { AgentClient } from "../guest/agent-client.ts";
 import { newIdentity } from "../guest/identity.ts";
 import { chooseDriver } from "../hypervisor/choose.ts";
 import type { Driver, HypervisorIdentity, PortForward, VmRef } from "../hypervisor/driver.ts";
@@ -199,7 +198,12 @@ async function bringUp(starting: Starting): Promise<RunOutcome> {
   const deadlineMs = Date.now() + request.timeoutMs;
   ctx.report({ kind: "step", text: plan.start === "restored" ? "Restoring the snapshot" : "Booting" });
   if (plan.start === "booted") ctx.report({ kind: "note", text: `cold boot: ${plan.reason}` });
-  const vm = await startVm(starting);
+  // The agent's client brings HTTP/2, which takes as long to load as the hypervisor takes to start: side by side.
+  const [vm, { AgentClient }, { waitHealthy }] = await Promise.all([
+    startVm(starting),
+    import("../guest/agent-client.ts"),
+    import("../guest/health.ts"),
+  ]);
   const checkAlive = () => {
     if (!isAlive(vm.process)) throw driver.explainEnd(directory);
   };

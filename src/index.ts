@@ -1,0 +1,76 @@
+/**
+ * mvmctl as a library: what the command line can do, a program can do with the same functions.
+ *
+ * ```ts
+ * import { buildTemplate, chooseDriver, createContext, createTemplate, parseTemplateName, runInstance, TEMPLATE_DEFAULTS } from "mvmctl";
+ *
+ * const ctx = createContext();
+ * const name = parseTemplateName("my-service");
+ * createTemplate(ctx, name, { ...TEMPLATE_DEFAULTS, flake: "./my-service" }, process.cwd());
+ * const driver = chooseDriver({ cacheDir: ctx.paths.cache, env: ctx.env });
+ * await buildTemplate(ctx, name, { force: false, snapshot: { driver, timeoutMs: 180_000 } });
+ * const { name: instance } = await runInstance(ctx, {
+ *   template: name, ports: [], volumes: [], env: {}, cold: false, waitFor: "healthy", timeoutMs: 60_000,
+ * });
+ * ```
+ *
+ * Every function throws `MvmError` for what a caller can act on.
+ */
+import type { Context, Progress } from "./core/context.ts";
+import { resolvePaths } from "./core/paths.ts";
+
+export type { Context, Progress } from "./core/context.ts";
+export { MvmError } from "./core/errors.ts";
+export {
+  type InstanceName,
+  parseInstanceName,
+  parseRevisionId,
+  parseTemplateName,
+  type RevisionId,
+  type TemplateName,
+} from "./core/names.ts";
+export { chooseDriver } from "./hypervisor/choose.ts";
+export type { Driver, HypervisorIdentity, PortForward } from "./hypervisor/driver.ts";
+export { copyInto, copyOut } from "./instance/copy.ts";
+export { execInInstance } from "./instance/exec.ts";
+export { forwardPorts } from "./instance/forward.ts";
+export { inspectInstance } from "./instance/inspect.ts";
+export { listInstances, runningInstancesOf } from "./instance/list.ts";
+export { instanceLogs } from "./instance/logs.ts";
+export { pauseInstance, resumeInstance } from "./instance/pause.ts";
+export type { InstanceRecord, InstanceStatus } from "./instance/record.ts";
+export { type RunOutcome, type RunRequest, runInstance } from "./instance/run.ts";
+export { removeInstance, stopInstance } from "./instance/stop.ts";
+export { type BuildOutcome, type BuildRequest, buildTemplate } from "./template/build.ts";
+export { createTemplate, createTemplates } from "./template/create.ts";
+export { deleteTemplate } from "./template/delete.ts";
+export { editTemplate } from "./template/edit.ts";
+export { initTemplate } from "./template/init.ts";
+export { rollbackTemplate } from "./template/rollback.ts";
+export { TEMPLATE_DEFAULTS, type TemplateSettings, type TemplateSpec } from "./template/spec.ts";
+export { listTemplates, templateInfo } from "./template/store.ts";
+
+export interface ContextOptions {
+  /** Instead of `$MVM_DATA_DIR` or `~/.mvm`. */
+  readonly dataDir?: string;
+  /** Instead of the process's own. */
+  readonly env?: NodeJS.ProcessEnv;
+  /** Aborting it stops whatever waits, which then cleans up. */
+  readonly signal?: AbortSignal;
+  /** Told what long operations do. */
+  readonly report?: (progress: Progress) => void;
+}
+
+/** What every function of the library needs of the world around it. */
+export function createContext(options: ContextOptions = {}): Context {
+  const env = {
+    ...(options.env ?? process.env),
+    ...(options.dataDir === undefined ? {} : { MVM_DATA_DIR: options.dataDir }),
+  };
+  return {
+    paths: resolvePaths(env),
+    env,
+    signal: options.signal ?? new AbortController().signal,
+    report: options.report ?? (() => {}),
+  };
+}
