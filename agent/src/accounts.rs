@@ -21,7 +21,10 @@ pub struct Accounts {
 impl Accounts {
     pub fn load() -> Self {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
-        Self { passwd: read("/etc/passwd"), group: read("/etc/group") }
+        Self {
+            passwd: read("/etc/passwd"),
+            group: read("/etc/group"),
+        }
     }
 
     /// A user by name or number.
@@ -40,7 +43,12 @@ impl Accounts {
                     groups: self.groups_of(fields[0], gid),
                 })
             })
-            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("the image has no user '{name}'")))
+            .ok_or_else(|| {
+                io::Error::new(
+                    io::ErrorKind::NotFound,
+                    format!("the image has no user '{name}'"),
+                )
+            })
     }
 
     /// A group's number, by its name or number.
@@ -50,7 +58,12 @@ impl Accounts {
             .map(|line| line.split(':').collect::<Vec<_>>())
             .find(|fields| fields.len() >= 3 && (fields[0] == name || fields[2] == name))
             .and_then(|fields| fields[2].parse().ok())
-            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("the image has no group '{name}'")))
+            .ok_or_else(|| {
+                io::Error::new(
+                    io::ErrorKind::NotFound,
+                    format!("the image has no group '{name}'"),
+                )
+            })
     }
 
     fn groups_of(&self, user: &str, own: u32) -> Vec<u32> {
@@ -74,7 +87,8 @@ mod tests {
 
     fn accounts() -> Accounts {
         Accounts {
-            passwd: "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\nbroken\n".into(),
+            passwd: "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\nbroken\n"
+                .into(),
             group: "root:x:0:\napp:x:1000:\nservices:x:900:app,web\nempty:x:901:\n".into(),
         }
     }
@@ -82,15 +96,26 @@ mod tests {
     #[test]
     fn a_user_has_its_groups_by_name_and_by_number() {
         let app = accounts().user("app").unwrap();
-        assert_eq!((app.uid, app.gid, app.home.as_str()), (1000, 1000, "/home/app"));
+        assert_eq!(
+            (app.uid, app.gid, app.home.as_str()),
+            (1000, 1000, "/home/app")
+        );
         assert_eq!(app.groups, [1000, 900]);
         assert_eq!(accounts().user("1000").unwrap(), app);
     }
 
     #[test]
     fn an_unknown_user_or_group_is_named() {
-        assert!(accounts().user("nobody").unwrap_err().to_string().contains("nobody"));
-        assert!(accounts().group("none").unwrap_err().to_string().contains("none"));
+        assert!(accounts()
+            .user("nobody")
+            .unwrap_err()
+            .to_string()
+            .contains("nobody"));
+        assert!(accounts()
+            .group("none")
+            .unwrap_err()
+            .to_string()
+            .contains("none"));
         assert_eq!(accounts().group("services").unwrap(), 900);
     }
 }

@@ -46,15 +46,27 @@ pub struct App {
 
 impl App {
     pub fn new(config: Config, command_line: KernelCommandLine) -> Self {
-        let services = config.services.iter().map(|(name, config)| Rc::new(Service::new(name, config.clone()))).collect();
-        let checks = config.health_checks.iter().map(|(name, config)| Rc::new(Check::new(name, config.clone()))).collect();
+        let services = config
+            .services
+            .iter()
+            .map(|(name, config)| Rc::new(Service::new(name, config.clone())))
+            .collect();
+        let checks = config
+            .health_checks
+            .iter()
+            .map(|(name, config)| Rc::new(Check::new(name, config.clone())))
+            .collect();
         Self {
             accounts: Accounts::load(),
             reaper: Rc::default(),
             logs: Logs::default(),
             services,
             checks,
-            phase: Cell::new(if command_line.hold { Phase::Held } else { Phase::Running }),
+            phase: Cell::new(if command_line.hold {
+                Phase::Held
+            } else {
+                Phase::Running
+            }),
             generation: Cell::new(0),
             role: RefCell::new(command_line.role.clone()),
             env: RefCell::default(),

@@ -10,7 +10,9 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 pub fn set_nonblocking(fd: &impl AsRawFd) -> io::Result<()> {
     let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
-    if flags < 0 || unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) } < 0 {
+    if flags < 0
+        || unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) } < 0
+    {
         return Err(io::Error::last_os_error());
     }
     Ok(())
@@ -43,7 +45,11 @@ impl AsyncFile {
 }
 
 impl AsyncRead for AsyncFile {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         loop {
             let mut guard = ready!(self.0.poll_read_ready(context))?;
             match guard.try_io(|fd| read(fd, buffer.initialize_unfilled())) {
@@ -52,7 +58,9 @@ impl AsyncRead for AsyncFile {
                     return Poll::Ready(Ok(()));
                 }
                 // A terminal whose last user is gone reads as an error; for us that is its end.
-                Ok(Err(error)) if error.raw_os_error() == Some(libc::EIO) => return Poll::Ready(Ok(())),
+                Ok(Err(error)) if error.raw_os_error() == Some(libc::EIO) => {
+                    return Poll::Ready(Ok(()))
+                }
                 Ok(Err(error)) => return Poll::Ready(Err(error)),
                 Err(_would_block) => {}
             }
@@ -61,7 +69,11 @@ impl AsyncRead for AsyncFile {
 }
 
 impl AsyncWrite for AsyncFile {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
         loop {
             let mut guard = ready!(self.0.poll_write_ready(context))?;
             if let Ok(result) = guard.try_io(|fd| write(fd, data)) {

@@ -47,7 +47,10 @@ pub async fn freeze_all() -> io::Result<()> {
     let deadline = Instant::now() + FREEZE_TIMEOUT;
     while !fs::read_to_string(Path::new(TOP).join("cgroup.events"))?.contains("frozen 1") {
         if Instant::now() > deadline {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the services could not be frozen in time"));
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the services could not be frozen in time",
+            ));
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
     }

@@ -18,6 +18,7 @@ use crate::process::{self, Launch, Running, Streams};
 
 /// Until a check has passed it is tried soon again: a service that comes up should be noticed when it does.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LONGEST_RETRY: Duration = Duration::from_secs(1);
 const OUTPUT_BYTES: usize = 4096;
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -91,7 +92,7 @@ impl Check {
             } else if self.has_passed.get() {
                 interval
             } else {
-                retry = (retry * 2).min(interval);
+                retry = (retry * 2).min(interval).min(LONGEST_RETRY);
                 retry
             };
             app.changed.notify_waiters();
@@ -102,9 +103,17 @@ impl Check {
     /// Says whether it passed.
     fn record(&self, outcome: Outcome) -> bool {
         let passed = outcome.exit_code == Some(0);
-        self.status.set(if passed { Status::Passing } else { Status::Failing });
+        self.status.set(if passed {
+            Status::Passing
+        } else {
+            Status::Failing
+        });
         self.has_passed.set(self.has_passed.get() || passed);
-        self.consecutive_failures.set(if passed { 0 } else { self.consecutive_failures.get() + 1 });
+        self.consecutive_failures.set(if passed {
+            0
+        } else {
+            self.consecutive_failures.get() + 1
+        });
         self.runs.set(self.runs.get() + 1);
         *self.last.borrow_mut() = outcome;
         passed
@@ -117,7 +126,12 @@ impl Check {
             Ok(result) => result,
             Err(error) => (None, format!("can't be run: {error}")),
         };
-        Outcome { exit_code, output, duration_ms: started.elapsed().as_millis() as u64, at_ms: now_ms() }
+        Outcome {
+            exit_code,
+            output,
+            duration_ms: started.elapsed().as_millis() as u64,
+            at_ms: now_ms(),
+        }
     }
 
     async fn execute(&self, app: &App) -> std::io::Result<(Option<i32>, String)> {
@@ -125,8 +139,20 @@ impl Check {
         let env = process::base_environment(&account, &app.role.borrow(), &app.env.borrow());
         let group = cgroup::group(&format!("checks/{}", self.name));
         let argv = self.config.health_cmd.argv();
-        let launch = Launch { argv: &argv, env, directory: "/", account: &account, cgroup: &group, streams: Streams::Output };
-        let Running { exit, stdout, stderr, .. } = process::spawn(&app.reaper, launch)?;
+        let launch = Launch {
+            argv: &argv,
+            env,
+            directory: "/",
+            account: &account,
+            cgroup: &group,
+            streams: Streams::Output,
+        };
+        let Running {
+            exit,
+            stdout,
+            stderr,
+            ..
+        } = process::spawn(&app.reaper, launch)?;
         let limit = Duration::from_secs_f64(self.config.health_timeout_secs.max(0.1));
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let finished = timeout(limit, async {
@@ -136,17 +162,26 @@ impl Check {
         .await;
         cgroup::kill(&group);
         out.extend(err);
-        let text = String::from_utf8_lossy(&out[out.len().saturating_sub(OUTPUT_BYTES)..]).into_owned();
+        let text =
+            String::from_utf8_lossy(&out[out.len().saturating_sub(OUTPUT_BYTES)..]).into_owned();
         Ok(match finished {
             Ok(exit) => (exit.ok().map(|exit| exit.code()), text),
-            Err(_) => (None, format!("{text}it did not end within {} s", self.config.health_timeout_secs)),
+            Err(_) => (
+                None,
+                format!(
+                    "{text}it did not end within {} s",
+                    self.config.health_timeout_secs
+                ),
+            ),
         })
     }
 }
 
 /// Reads to the end, keeping the last part only.
 async fn drain(fd: Option<std::os::fd::OwnedFd>, kept: &mut Vec<u8>) {
-    let Some(Ok(mut source)) = fd.map(AsyncFile::new) else { return };
+    let Some(Ok(mut source)) = fd.map(AsyncFile::new) else {
+        return;
+    };
     let mut buffer = [0; 4096];
     while let Ok(count @ 1..) = source.read(&mut buffer).await {
         kept.extend_from_slice(&buffer[..count]);

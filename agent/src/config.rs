@@ -110,7 +110,10 @@ pub fn load(path: &Path) -> Result<Config, String> {
 fn parse(text: &str) -> Result<Config, String> {
     let config: Config = serde_json::from_str(text).map_err(|error| error.to_string())?;
     if config.version != VERSION {
-        return Err(format!("version {} is not known to this agent", config.version));
+        return Err(format!(
+            "version {} is not known to this agent",
+            config.version
+        ));
     }
     Ok(config)
 }
@@ -125,7 +128,10 @@ mod tests {
             r#"{"version":1,"services":{"a":{"command":"echo hi | cat"},"b":{"command":["httpd","-f"],"user":"www","preStart":null}}}"#,
         )
         .unwrap();
-        assert_eq!(config.services["a"].command.argv(), ["/bin/sh", "-c", "echo hi | cat"]);
+        assert_eq!(
+            config.services["a"].command.argv(),
+            ["/bin/sh", "-c", "echo hi | cat"]
+        );
         assert_eq!(config.services["b"].command.argv(), ["httpd", "-f"]);
         assert_eq!(config.services["a"].user, "app");
         assert_eq!(config.services["b"].user, "www");

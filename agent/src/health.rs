@@ -50,8 +50,16 @@ struct CheckHealth {
 }
 
 pub fn status(app: &App) -> Status {
-    let services: Vec<_> = app.services.iter().map(|service| service.state.get()).collect();
-    let checks: Vec<_> = app.checks.iter().map(|check| (check.status.get(), check.has_passed.get())).collect();
+    let services: Vec<_> = app
+        .services
+        .iter()
+        .map(|service| service.state.get())
+        .collect();
+    let checks: Vec<_> = app
+        .checks
+        .iter()
+        .map(|check| (check.status.get(), check.has_passed.get()))
+        .collect();
     if app.phase.get() == Phase::Held {
         return Status::Starting;
     }
@@ -63,11 +71,15 @@ fn decide(services: &[services::State], checks: &[(checks::Status, bool)]) -> St
     if services.contains(&State::Failed) {
         Status::Failed
     } else if services.contains(&State::Backoff)
-        || checks.iter().any(|(status, has_passed)| *status == checks::Status::Failing && *has_passed)
+        || checks
+            .iter()
+            .any(|(status, has_passed)| *status == checks::Status::Failing && *has_passed)
     {
         Status::Unhealthy
     } else if services.iter().all(|state| *state == State::Running)
-        && checks.iter().all(|(status, _)| *status == checks::Status::Passing)
+        && checks
+            .iter()
+            .all(|(status, _)| *status == checks::Status::Passing)
     {
         Status::Healthy
     } else {
@@ -80,8 +92,16 @@ pub fn report(app: &App) -> Health {
         status: status(app),
         generation: app.generation.get(),
         phase: app.phase.get(),
-        services: app.services.iter().map(|service| (service.name.clone(), describe_service(service))).collect(),
-        checks: app.checks.iter().map(|check| (check.name.clone(), describe_check(check))).collect(),
+        services: app
+            .services
+            .iter()
+            .map(|service| (service.name.clone(), describe_service(service)))
+            .collect(),
+        checks: app
+            .checks
+            .iter()
+            .map(|check| (check.name.clone(), describe_check(check)))
+            .collect(),
     }
 }
 
@@ -118,7 +138,10 @@ mod tests {
     fn healthy_means_that_everything_runs_and_passes() {
         assert_eq!(decide(&[], &[]), Status::Healthy);
         assert_eq!(decide(&[Running], &[(Passing, true)]), Status::Healthy);
-        assert_eq!(decide(&[Running], &[(Passing, true), (Pending, false)]), Status::Starting);
+        assert_eq!(
+            decide(&[Running], &[(Passing, true), (Pending, false)]),
+            Status::Starting
+        );
         assert_eq!(decide(&[Starting], &[(Passing, true)]), Status::Starting);
     }
 

@@ -26,7 +26,10 @@ pub struct Network {
 
 impl KernelCommandLine {
     pub fn parse(text: &str) -> Self {
-        let mut parsed = Self { role: "worker".into(), ..Self::default() };
+        let mut parsed = Self {
+            role: "worker".into(),
+            ..Self::default()
+        };
         for parameter in text.split_whitespace() {
             let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
             match key {
@@ -79,7 +82,10 @@ mod tests {
         assert!(parsed.hold);
         assert_eq!(parsed.role, "gateway");
         let network = parsed.network.unwrap();
-        assert_eq!((network.address, network.prefix), (Ipv4Addr::new(10, 0, 2, 15), 24));
+        assert_eq!(
+            (network.address, network.prefix),
+            (Ipv4Addr::new(10, 0, 2, 15), 24)
+        );
         assert_eq!(network.gateway, Some(Ipv4Addr::new(10, 0, 2, 2)));
     }
 

@@ -56,7 +56,11 @@ fn unmount_data() {
 /// With ACPI the machine can be switched off. Without it, a microVM's monitor ends the VM when the guest reboots.
 pub fn power_off(reboot_by_keyboard: bool) -> ! {
     let has_acpi = Path::new("/sys/firmware/acpi").exists();
-    let how = if has_acpi && !reboot_by_keyboard { libc::RB_POWER_OFF } else { libc::RB_AUTOBOOT };
+    let how = if has_acpi && !reboot_by_keyboard {
+        libc::RB_POWER_OFF
+    } else {
+        libc::RB_AUTOBOOT
+    };
     unsafe {
         libc::sync();
         libc::reboot(how);

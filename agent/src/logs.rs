@@ -41,7 +41,13 @@ impl Logs {
     pub fn add(&self, service: &str, stream: &'static str, text: String) {
         let mut count = self.count.borrow_mut();
         *count += 1;
-        let line = Line { service: service.into(), stream, time_ms: now_ms(), text, number: *count };
+        let line = Line {
+            service: service.into(),
+            stream,
+            time_ms: now_ms(),
+            text,
+            number: *count,
+        };
         let mut rings = self.rings.borrow_mut();
         let ring = rings.entry(service.to_string()).or_default();
         ring.bytes += line.text.len();
@@ -67,7 +73,9 @@ impl Logs {
 
 /// Milliseconds since 1970.
 pub fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_millis() as u64)
 }
 
 #[cfg(test)]
@@ -93,6 +101,9 @@ mod tests {
             logs.add("a", "stdout", "x".repeat(LINE_BYTES));
         }
         let kept: usize = logs.after(0, None).iter().map(|line| line.text.len()).sum();
-        assert!(kept <= RING_BYTES && kept > RING_BYTES - 2 * LINE_BYTES, "{kept}");
+        assert!(
+            kept <= RING_BYTES && kept > RING_BYTES - 2 * LINE_BYTES,
+            "{kept}"
+        );
     }
 }

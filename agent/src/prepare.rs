@@ -46,13 +46,28 @@ async fn warm_up(app: &App) {
 }
 
 /// Runs hooks as root, one after another. The first that fails ends it, with what it printed.
-pub async fn run_hooks(app: &App, kind: &str, hooks: &[CommandLine], limit: Duration) -> io::Result<()> {
+pub async fn run_hooks(
+    app: &App,
+    kind: &str,
+    hooks: &[CommandLine],
+    limit: Duration,
+) -> io::Result<()> {
     for hook in hooks {
         let argv = hook.argv();
         timeout(limit, run_hook(app, &argv))
             .await
-            .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "it did not end in time")))
-            .map_err(|error| io::Error::new(error.kind(), format!("the {kind} hook {:?} failed: {error}", argv.last())))?;
+            .unwrap_or_else(|_| {
+                Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "it did not end in time",
+                ))
+            })
+            .map_err(|error| {
+                io::Error::new(
+                    error.kind(),
+                    format!("the {kind} hook {:?} failed: {error}", argv.last()),
+                )
+            })?;
     }
     Ok(())
 }
@@ -61,15 +76,28 @@ async fn run_hook(app: &App, argv: &[String]) -> io::Result<()> {
     let account = app.accounts.user("root")?;
     let env = process::base_environment(&account, &app.role.borrow(), &app.env.borrow());
     let group = cgroup::group("hooks");
-    let launch = Launch { argv, env, directory: "/", account: &account, cgroup: &group, streams: Streams::Output };
+    let launch = Launch {
+        argv,
+        env,
+        directory: "/",
+        account: &account,
+        cgroup: &group,
+        streams: Streams::Output,
+    };
     let running = process::spawn(&app.reaper, launch)?;
     let mut output = Vec::new();
     for fd in [running.stdout, running.stderr].into_iter().flatten() {
-        AsyncFile::new(fd)?.take(64 * 1024).read_to_end(&mut output).await?;
+        AsyncFile::new(fd)?
+            .take(64 * 1024)
+            .read_to_end(&mut output)
+            .await?;
     }
     match running.exit.await {
         Ok(exit) if exit.success() => Ok(()),
-        Ok(exit) => Err(io::Error::other(format!("{exit}: {}", String::from_utf8_lossy(&output).trim()))),
+        Ok(exit) => Err(io::Error::other(format!(
+            "{exit}: {}",
+            String::from_utf8_lossy(&output).trim()
+        ))),
         Err(_) => Err(io::Error::other("its end was missed")),
     }
 }

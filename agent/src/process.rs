@@ -13,7 +13,8 @@ use tokio::sync::oneshot;
 use crate::accounts::Account;
 use crate::reaper::{Exit, Reaper};
 
-pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin";
+pub const DEFAULT_PATH: &str =
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin";
 
 pub struct Launch<'a> {
     pub argv: &'a [String],
@@ -43,7 +44,11 @@ pub struct Running {
 }
 
 /// The environment of whatever the agent starts, before what is particular to it.
-pub fn base_environment(account: &Account, role: &str, run: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+pub fn base_environment(
+    account: &Account,
+    role: &str,
+    run: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
     let mut env = BTreeMap::from([
         ("PATH".to_string(), DEFAULT_PATH.to_string()),
         ("HOME".to_string(), account.home.clone()),
@@ -56,21 +61,42 @@ pub fn base_environment(account: &Account, role: &str, run: &BTreeMap<String, St
 
 /// Starts a program in a session of its own. A program that can't be executed is an error here.
 pub fn spawn(reaper: &Reaper, launch: Launch<'_>) -> io::Result<Running> {
-    let program = launch.argv.first().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the command is empty"))?;
-    let program = find_program(program, launch.env.get("PATH").map_or(DEFAULT_PATH, String::as_str))?;
+    let program = launch
+        .argv
+        .first()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the command is empty"))?;
+    let program = find_program(
+        program,
+        launch.env.get("PATH").map_or(DEFAULT_PATH, String::as_str),
+    )?;
     let mut command = Command::new(program);
-    command.arg0(&launch.argv[0]).args(&launch.argv[1..]).env_clear().envs(&launch.env).current_dir(launch.directory);
+    command
+        .arg0(&launch.argv[0])
+        .args(&launch.argv[1..])
+        .env_clear()
+        .envs(&launch.env)
+        .current_dir(launch.directory);
     let is_terminal = matches!(launch.streams, Streams::Terminal(_));
     match &launch.streams {
-        Streams::Output => command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()),
-        Streams::All => command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()),
+        Streams::Output => command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped()),
+        Streams::All => command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped()),
         Streams::Terminal(terminal) => command
             .stdin(terminal.try_clone()?)
             .stdout(terminal.try_clone()?)
             .stderr(terminal.try_clone()?),
     };
-    let procs = OpenOptions::new().write(true).open(launch.cgroup.join("cgroup.procs"))?;
-    let Account { uid, gid, groups, .. } = launch.account.clone();
+    let procs = OpenOptions::new()
+        .write(true)
+        .open(launch.cgroup.join("cgroup.procs"))?;
+    let Account {
+        uid, gid, groups, ..
+    } = launch.account.clone();
     // Between fork and exec: system calls only, nothing that allocates.
     unsafe {
         command.pre_exec(move || {
@@ -78,6 +104,11 @@ pub fn spawn(reaper: &Reaper, launch: Launch<'_>) -> io::Result<Running> {
             libc::setsid();
             if is_terminal {
                 check(libc::ioctl(0, libc::TIOCSCTTY, 0))?;
+            }
+            if uid != 0 && !is_terminal {
+                // So that it can open /dev/stdout and /dev/stderr, which are these pipes.
+                libc::fchown(1, uid, gid);
+                libc::fchown(2, uid, gid);
             }
             check(libc::setgroups(groups.len(), groups.as_ptr()))?;
             check(libc::setgid(gid))?;
@@ -110,5 +141,10 @@ fn find_program(name: &str, path: &str) -> io::Result<String> {
     path.split(':')
         .map(|directory| format!("{directory}/{name}"))
         .find(|candidate| Path::new(candidate).is_file())
-        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("there is no program '{name}'")))
+        .ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("there is no program '{name}'"),
+            )
+        })
 }

@@ -145,7 +145,8 @@ impl Service {
             let end = match self.run_once(app).await {
                 Ok(exit) => exit.to_string(),
                 Err(error) => {
-                    app.logs.add(&self.name, "stderr", format!("can't be started: {error}"));
+                    app.logs
+                        .add(&self.name, "stderr", format!("can't be started: {error}"));
                     error.to_string()
                 }
             };
@@ -185,7 +186,10 @@ impl Service {
         env.extend(self.config.env.clone());
         *self.started_with.borrow_mut() = run;
         if let Some(pre_start) = &self.config.pre_start {
-            let exit = self.launch(app, &pre_start.argv(), env.clone(), &account)?.1.await?;
+            let exit = self
+                .launch(app, &pre_start.argv(), env.clone(), &account)?
+                .1
+                .await?;
             if !exit.success() {
                 return Err(io::Error::other(format!("preStart ended with {exit}")));
             }
@@ -203,19 +207,45 @@ impl Service {
         env: BTreeMap<String, String>,
         account: &Account,
     ) -> io::Result<(i32, impl std::future::Future<Output = io::Result<Exit>>)> {
-        let home = if Path::new(&account.home).is_dir() { account.home.as_str() } else { "/" };
+        let home = if Path::new(&account.home).is_dir() {
+            account.home.as_str()
+        } else {
+            "/"
+        };
         let group = self.group();
         let running = process::spawn(
             &app.reaper,
-            Launch { argv, env, directory: home, account, cgroup: &group, streams: Streams::Output },
+            Launch {
+                argv,
+                env,
+                directory: home,
+                account,
+                cgroup: &group,
+                streams: Streams::Output,
+            },
         )?;
-        let Running { pid, exit, stdout, stderr, .. } = running;
+        let Running {
+            pid,
+            exit,
+            stdout,
+            stderr,
+            ..
+        } = running;
         for (stream, fd) in [("stdout", stdout), ("stderr", stderr)] {
             if let Some(fd) = fd {
-                tokio::task::spawn_local(collect(app.clone(), self.name.clone(), stream, fd, self.open_log_file()));
+                tokio::task::spawn_local(collect(
+                    app.clone(),
+                    self.name.clone(),
+                    stream,
+                    fd,
+                    self.open_log_file(),
+                ));
             }
         }
-        Ok((pid, async { exit.await.map_err(|_| io::Error::other("its end was missed")) }))
+        Ok((pid, async {
+            exit.await
+                .map_err(|_| io::Error::other("its end was missed"))
+        }))
     }
 
     fn open_log_file(&self) -> Option<File> {
@@ -237,8 +267,16 @@ fn make_directory(path: &str, account: &Account) -> io::Result<()> {
 }
 
 /// Takes what a service writes, line by line, into the ring and its log file.
-async fn collect(app: Rc<App>, service: String, stream: &'static str, fd: OwnedFd, mut file: Option<File>) {
-    let Ok(mut source) = AsyncFile::new(fd) else { return };
+async fn collect(
+    app: Rc<App>,
+    service: String,
+    stream: &'static str,
+    fd: OwnedFd,
+    mut file: Option<File>,
+) {
+    let Ok(mut source) = AsyncFile::new(fd) else {
+        return;
+    };
     let mut pending = Vec::new();
     let mut buffer = vec![0; 8192];
     while let Ok(count @ 1..) = source.read(&mut buffer).await {
@@ -248,17 +286,27 @@ async fn collect(app: Rc<App>, service: String, stream: &'static str, fd: OwnedF
         pending.extend_from_slice(&buffer[..count]);
         while let Some(end) = end_of_line(&pending) {
             let line: Vec<u8> = pending.drain(..end).collect();
-            app.logs.add(&service, stream, String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']).into());
+            app.logs.add(
+                &service,
+                stream,
+                String::from_utf8_lossy(&line)
+                    .trim_end_matches(['\n', '\r'])
+                    .into(),
+            );
         }
     }
     if !pending.is_empty() {
-        app.logs.add(&service, stream, String::from_utf8_lossy(&pending).into());
+        app.logs
+            .add(&service, stream, String::from_utf8_lossy(&pending).into());
     }
 }
 
 /// Where the first line ends: after its newline, or where it gets too long.
 fn end_of_line(pending: &[u8]) -> Option<usize> {
-    let newline = pending.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
+    let newline = pending
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .map(|at| at + 1);
     newline.or((pending.len() >= LINE_BYTES).then_some(LINE_BYTES))
 }
 
@@ -270,8 +318,16 @@ struct Backoff {
 
 impl Backoff {
     fn next(&mut self, ran_for: Duration) -> Option<Duration> {
-        self.failures = if ran_for >= GOOD_RUN { 1 } else { self.failures + 1 };
-        (self.failures < MOST_FAILURES).then(|| FIRST_BACKOFF.saturating_mul(1 << (self.failures - 1)).min(LONGEST_BACKOFF))
+        self.failures = if ran_for >= GOOD_RUN {
+            1
+        } else {
+            self.failures + 1
+        };
+        (self.failures < MOST_FAILURES).then(|| {
+            FIRST_BACKOFF
+                .saturating_mul(1 << (self.failures - 1))
+                .min(LONGEST_BACKOFF)
+        })
     }
 }
 
@@ -283,8 +339,13 @@ mod tests {
     fn the_wait_doubles_up_to_its_limit_and_then_it_is_given_up() {
         let mut backoff = Backoff::default();
         let quick = Duration::from_millis(5);
-        let waits: Vec<_> = std::iter::from_fn(|| backoff.next(quick)).map(|wait| wait.as_millis()).collect();
-        assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
+        let waits: Vec<_> = std::iter::from_fn(|| backoff.next(quick))
+            .map(|wait| wait.as_millis())
+            .collect();
+        assert_eq!(
+            waits,
+            [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]
+        );
     }
 
     #[test]

@@ -81,7 +81,13 @@ pub async fn resume(app: &Rc<App>) -> io::Result<()> {
     let restored = app.phase.get() == Phase::Prepared;
     cgroup::thaw_all()?;
     if restored {
-        run_hooks(app, "postRestore", &app.config.hooks.post_restore, HOOK_LIMIT).await?;
+        run_hooks(
+            app,
+            "postRestore",
+            &app.config.hooks.post_restore,
+            HOOK_LIMIT,
+        )
+        .await?;
     }
     app.set_phase(Phase::Running);
     for check in &app.checks {
@@ -107,7 +113,10 @@ fn add_entropy(bytes: &[u8]) -> io::Result<()> {
     request.extend_from_slice(&(bytes.len() as i32).to_ne_bytes());
     request.extend_from_slice(bytes);
     let random = File::options().write(true).open("/dev/urandom")?;
-    for (call, argument) in [(RNDADDENTROPY, request.as_ptr()), (RNDRESEEDCRNG, std::ptr::null())] {
+    for (call, argument) in [
+        (RNDADDENTROPY, request.as_ptr()),
+        (RNDRESEEDCRNG, std::ptr::null()),
+    ] {
         if unsafe { libc::ioctl(random.as_raw_fd(), call as _, argument) } != 0 {
             return Err(io::Error::last_os_error());
         }
@@ -117,7 +126,10 @@ fn add_entropy(bytes: &[u8]) -> io::Result<()> {
 
 /// Nanoseconds since 1970.
 fn set_clock(time_ns: i64) -> io::Result<()> {
-    let time = libc::timespec { tv_sec: time_ns / 1_000_000_000, tv_nsec: time_ns % 1_000_000_000 };
+    let time = libc::timespec {
+        tv_sec: time_ns / 1_000_000_000,
+        tv_nsec: time_ns % 1_000_000_000,
+    };
     if unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &time) } != 0 {
         return Err(io::Error::last_os_error());
     }
@@ -128,10 +140,15 @@ fn set_identity(wake: &Wake) -> io::Result<()> {
     if let Some(id) = &wake.machine_id {
         fs::write("/etc/machine-id", format!("{id}\n"))?;
     }
-    let Some(name) = &wake.hostname else { return Ok(()) };
+    let Some(name) = &wake.hostname else {
+        return Ok(());
+    };
     set_hostname(name)?;
     fs::write("/etc/hostname", format!("{name}\n"))?;
-    fs::write("/etc/hosts", format!("127.0.0.1 localhost {name}\n::1 localhost {name}\n"))
+    fs::write(
+        "/etc/hosts",
+        format!("127.0.0.1 localhost {name}\n::1 localhost {name}\n"),
+    )
 }
 
 pub fn set_hostname(name: &str) -> io::Result<()> {
@@ -144,10 +161,13 @@ pub fn set_hostname(name: &str) -> io::Result<()> {
 
 fn change_network(change: &NetworkChange) -> io::Result<()> {
     if let Some(mac) = &change.mac {
-        let mac = network::parse_mac(mac).ok_or_else(|| io::Error::other(format!("'{mac}' is no hardware address")))?;
+        let mac = network::parse_mac(mac)
+            .ok_or_else(|| io::Error::other(format!("'{mac}' is no hardware address")))?;
         network::set_mac(mac)?;
     }
-    let Some((address, prefix)) = change.address.as_deref().and_then(parse_address) else { return Ok(()) };
+    let Some((address, prefix)) = change.address.as_deref().and_then(parse_address) else {
+        return Ok(());
+    };
     network::configure(&Network {
         address,
         prefix,

@@ -69,7 +69,7 @@ function emulationParameters({ identity, tscKHz }: QemuHost): string {
 
 export function kernelCommandLine(config: VmConfig, host: QemuHost): string {
   return [
-    "console=ttyS0 quiet panic=-1 reboot=t",
+    "console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests",
     emulationParameters(host),
     `root=/dev/vda rootfstype=${config.rootfs.type} ro`,
     `mvm.hold=1 mvm.net=${GUEST_NETWORK}`,

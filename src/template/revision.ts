@@ -11,7 +11,6 @@ export const FileDigestSchema = v.strictObject({
 export type FileDigest = v.InferOutput<typeof FileDigestSchema>;
 
 export const ROOTFS_TYPES = ["erofs", "squashfs", "ext4"] as const;
-type RootfsType = (typeof ROOTFS_TYPES)[number];
 
 /**
  * A revision's manifest.json: everything that decides what a VM of it is, and nothing that changes between two equal

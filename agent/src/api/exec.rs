@@ -72,18 +72,35 @@ thread_local! {
 }
 
 pub async fn exec(app: &Rc<App>, body: RecvStream, reply: &mut Reply) -> Result<(), ApiError> {
-    let mut input = Frames { body, buffer: BytesMut::new() };
+    let mut input = Frames {
+        body,
+        buffer: BytesMut::new(),
+    };
     let start: Start = match input.next().await? {
-        Some((to_guest::START, payload)) => serde_json::from_slice(&payload).map_err(|error| ApiError::bad_request(error.to_string()))?,
-        _ => return Err(ApiError::bad_request("the first frame has to be `start`".into())),
+        Some((to_guest::START, payload)) => serde_json::from_slice(&payload)
+            .map_err(|error| ApiError::bad_request(error.to_string()))?,
+        _ => {
+            return Err(ApiError::bad_request(
+                "the first frame has to be `start`".into(),
+            ))
+        }
     };
     let mut output = reply.stream("application/octet-stream")?;
     match launch(app, &start) {
         Ok(command) => run(command, input, output).await?,
         Err(error) => {
-            let code = if error.kind() == io::ErrorKind::NotFound { "NOT_FOUND" } else { "FAILED" };
+            let code = if error.kind() == io::ErrorKind::NotFound {
+                "NOT_FOUND"
+            } else {
+                "FAILED"
+            };
             let message = error.to_string();
-            output.send(frame_json(from_guest::ERROR, &json!({ "code": code, "message": message }))).await?;
+            output
+                .send(frame_json(
+                    from_guest::ERROR,
+                    &json!({ "code": code, "message": message }),
+                ))
+                .await?;
             output.end()?;
         }
     }
@@ -100,7 +117,12 @@ struct Command {
 fn launch(app: &App, start: &Start) -> io::Result<Command> {
     let account = app.accounts.user(start.user.as_deref().unwrap_or("root"))?;
     let mut env = process::base_environment(&account, &app.role.borrow(), &app.env.borrow());
-    env.extend(start.tty.as_ref().and_then(|tty| Some(("TERM".to_string(), tty.term.clone()?))));
+    env.extend(
+        start
+            .tty
+            .as_ref()
+            .and_then(|tty| Some(("TERM".to_string(), tty.term.clone()?))),
+    );
     env.extend(start.env.clone());
     let number = COUNT.with(|count| count.replace(count.get() + 1));
     let group = cgroup::group(&format!("exec/{number}"));
@@ -112,9 +134,23 @@ fn launch(app: &App, start: &Start) -> io::Result<Command> {
         }
     };
     let directory = start.cwd.as_deref().unwrap_or("/");
-    let launched = process::spawn(&app.reaper, Launch { argv: &start.argv, env, directory, account: &account, cgroup: &group, streams });
+    let launched = process::spawn(
+        &app.reaper,
+        Launch {
+            argv: &start.argv,
+            env,
+            directory,
+            account: &account,
+            cgroup: &group,
+            streams,
+        },
+    );
     match launched {
-        Ok(running) => Ok(Command { running, terminal, group }),
+        Ok(running) => Ok(Command {
+            running,
+            terminal,
+            group,
+        }),
         Err(error) => {
             let _ = std::fs::remove_dir(&group);
             Err(error)
@@ -123,9 +159,21 @@ fn launch(app: &App, start: &Start) -> io::Result<Command> {
 }
 
 async fn run(command: Command, input: Frames, mut output: Body) -> io::Result<()> {
-    let Command { running, terminal, group } = command;
-    let Running { pid, mut exit, stdin, stdout, stderr } = running;
-    output.send(frame_json(from_guest::STARTED, &json!({ "pid": pid }))).await?;
+    let Command {
+        running,
+        terminal,
+        group,
+    } = command;
+    let Running {
+        pid,
+        mut exit,
+        stdin,
+        stdout,
+        stderr,
+    } = running;
+    output
+        .send(frame_json(from_guest::STARTED, &json!({ "pid": pid })))
+        .await?;
 
     let (sender, mut written) = mpsc::channel::<Bytes>(4);
     let control = terminal.as_ref().map(OwnedFd::try_clone).transpose()?;
@@ -133,7 +181,10 @@ async fn run(command: Command, input: Frames, mut output: Body) -> io::Result<()
         Some(terminal) => Some(terminal.try_clone()?),
         None => stdin,
     };
-    for (kind, fd) in [(from_guest::STDOUT, terminal.or(stdout)), (from_guest::STDERR, stderr)] {
+    for (kind, fd) in [
+        (from_guest::STDOUT, terminal.or(stdout)),
+        (from_guest::STDERR, stderr),
+    ] {
         if let Some(fd) = fd {
             tokio::task::spawn_local(read_output(AsyncFile::new(fd)?, kind, sender.clone()));
         }
@@ -194,7 +245,12 @@ async fn read_output(mut source: AsyncFile, kind: u8, sender: mpsc::Sender<Bytes
 }
 
 /// Passes on what the client sends until it ends.
-async fn feed(mut input: Frames, stdin: Option<OwnedFd>, control: Option<OwnedFd>, pid: i32) -> io::Result<()> {
+async fn feed(
+    mut input: Frames,
+    stdin: Option<OwnedFd>,
+    control: Option<OwnedFd>,
+    pid: i32,
+) -> io::Result<()> {
     let mut stdin = stdin.map(AsyncFile::new).transpose()?;
     let is_terminal = control.is_some();
     while let Some((kind, payload)) = input.next().await? {
@@ -215,7 +271,9 @@ async fn feed(mut input: Frames, stdin: Option<OwnedFd>, control: Option<OwnedFd
             }
             to_guest::END_OF_STDIN => stdin = None,
             to_guest::RESIZE => {
-                if let (Some(control), Ok(size)) = (&control, serde_json::from_slice::<Tty>(&payload)) {
+                if let (Some(control), Ok(size)) =
+                    (&control, serde_json::from_slice::<Tty>(&payload))
+                {
                     resize(control, size.rows, size.cols);
                 }
             }
@@ -249,9 +307,17 @@ impl Frames {
     async fn next(&mut self) -> io::Result<Option<(u8, Bytes)>> {
         loop {
             if self.buffer.len() >= 5 {
-                let length = u32::from_be_bytes([self.buffer[1], self.buffer[2], self.buffer[3], self.buffer[4]]) as usize;
+                let length = u32::from_be_bytes([
+                    self.buffer[1],
+                    self.buffer[2],
+                    self.buffer[3],
+                    self.buffer[4],
+                ]) as usize;
                 if length > MAX_PAYLOAD {
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame is too long"));
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "a frame is too long",
+                    ));
                 }
                 if self.buffer.len() >= 5 + length {
                     let kind = self.buffer[0];
@@ -285,8 +351,21 @@ fn frame_json(kind: u8, value: &serde_json::Value) -> Bytes {
 
 fn open_terminal(rows: u16, cols: u16) -> io::Result<(OwnedFd, OwnedFd)> {
     let (mut master, mut slave) = (0, 0);
-    let size = libc::winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 };
-    let result = unsafe { libc::openpty(&mut master, &mut slave, std::ptr::null_mut(), std::ptr::null(), &size) };
+    let size = libc::winsize {
+        ws_row: rows,
+        ws_col: cols,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let result = unsafe {
+        libc::openpty(
+            &mut master,
+            &mut slave,
+            std::ptr::null_mut(),
+            std::ptr::null(),
+            &size,
+        )
+    };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
@@ -297,6 +376,11 @@ fn open_terminal(rows: u16, cols: u16) -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 fn resize(terminal: &OwnedFd, rows: u16, cols: u16) {
-    let size = libc::winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 };
+    let size = libc::winsize {
+        ws_row: rows,
+        ws_col: cols,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &size) };
 }

@@ -22,7 +22,8 @@ const SECRETS: &str = "/mnt/secrets";
 
 pub async fn get(query: &Query, reply: &mut Reply) -> Result<(), ApiError> {
     let path = absolute(query)?;
-    fs::symlink_metadata(&path).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    fs::symlink_metadata(&path)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
     let mut body = reply.stream("application/x-tar")?;
     let (sender, mut pieces) = mpsc::channel(4);
     let packing = tokio::task::spawn_blocking(move || pack(&path, sender));
@@ -50,7 +51,9 @@ struct Pieces(mpsc::Sender<Bytes>);
 
 impl Write for Pieces {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.0.blocking_send(Bytes::copy_from_slice(data)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        self.0
+            .blocking_send(Bytes::copy_from_slice(data))
+            .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
         Ok(data.len())
     }
 
@@ -59,10 +62,20 @@ impl Write for Pieces {
     }
 }
 
-pub async fn put(app: &Rc<App>, query: &Query, mut body: RecvStream, reply: &mut Reply) -> Result<(), ApiError> {
+pub async fn put(
+    app: &Rc<App>,
+    query: &Query,
+    mut body: RecvStream,
+    reply: &mut Reply,
+) -> Result<(), ApiError> {
     let target = Target::from_query(app, query)?;
     let (sender, pieces) = mpsc::channel(4);
-    let unpacking = tokio::task::spawn_blocking(move || target.unpack(Incoming { pieces, piece: Bytes::new() }));
+    let unpacking = tokio::task::spawn_blocking(move || {
+        target.unpack(Incoming {
+            pieces,
+            piece: Bytes::new(),
+        })
+    });
     while let Some(data) = body.data().await {
         let data = data.map_err(io::Error::other)?;
         let length = data.len();
@@ -119,20 +132,31 @@ impl Target {
         let directory = absolute(query)?;
         let is_secret = directory.starts_with(SECRETS);
         let is_config = directory.starts_with(CONFIG);
-        let owner = query.text("owner").map(|name| app.accounts.user(name)).transpose()?;
+        let owner = query
+            .text("owner")
+            .map(|name| app.accounts.user(name))
+            .transpose()?;
         let group = match query.text("group") {
             Some(name) => Some(app.accounts.group(name)?),
             None if is_secret => app.accounts.group(&app.config.service_group).ok(),
             None => owner.as_ref().map(|account| account.gid),
         };
-        let mode = query.text("mode").and_then(|text| u32::from_str_radix(text, 8).ok());
+        let mode = query
+            .text("mode")
+            .and_then(|text| u32::from_str_radix(text, 8).ok());
         Ok(Self {
             directory,
             directory_mode: mode.unwrap_or(if is_secret { 0o750 } else { 0o755 }),
             replace: query.flag("replace"),
             owner: owner.map(|account| account.uid).or(is_secret.then_some(0)),
             group,
-            file_mode: if is_secret { Some(0o440) } else if is_config { Some(0o444) } else { None },
+            file_mode: if is_secret {
+                Some(0o440)
+            } else if is_config {
+                Some(0o444)
+            } else {
+                None
+            },
             inner_mode: if is_secret { Some(0o750) } else { None },
         })
     }
@@ -158,7 +182,10 @@ impl Target {
     fn make_directory(&self) -> io::Result<()> {
         if !self.directory.exists() {
             fs::create_dir_all(&self.directory)?;
-            fs::set_permissions(&self.directory, fs::Permissions::from_mode(self.directory_mode))?;
+            fs::set_permissions(
+                &self.directory,
+                fs::Permissions::from_mode(self.directory_mode),
+            )?;
         } else if self.replace {
             for entry in fs::read_dir(&self.directory)? {
                 remove(&entry?.path())?;
@@ -209,12 +236,19 @@ impl Target {
             EntryType::Regular | EntryType::Continuous => {
                 remove(path)?;
                 // Made anew and with nobody's access: what is written was never open to others.
-                let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+                let mut file: File = OpenOptions::new()
+                    .write(true)
+                    .create_new(true)
+                    .mode(0o600)
+                    .open(path)?;
                 let bytes = io::copy(entry, &mut file)?;
                 self.finish(path, self.file_mode.unwrap_or(mode))?;
                 Ok(bytes)
             }
-            other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{}: {other:?} is no file", path.display()))),
+            other => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{}: {other:?} is no file", path.display()),
+            )),
         }
     }
 
@@ -234,11 +268,16 @@ fn remove(path: &Path) -> io::Result<()> {
 
 fn absolute(query: &Query) -> Result<PathBuf, ApiError> {
     let path = PathBuf::from(query.text("path").unwrap_or(""));
-    let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    let plain = path
+        .components()
+        .all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
     if path.is_absolute() && plain {
         return Ok(path);
     }
-    Err(ApiError::bad_request(format!("'{}' is no absolute path", path.display())))
+    Err(ApiError::bad_request(format!(
+        "'{}' is no absolute path",
+        path.display()
+    )))
 }
 
 /// An archive's name, if it stays inside.
@@ -255,7 +294,13 @@ fn relative(path: &Path) -> Option<PathBuf> {
 }
 
 fn unsafe_name(path: &Path) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("the archive's entry {} leads out of its directory", path.display()))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!(
+            "the archive's entry {} leads out of its directory",
+            path.display()
+        ),
+    )
 }
 
 #[cfg(test)]
@@ -280,7 +325,9 @@ mod tests {
         let mut header = tar::Header::new_gnu();
         header.set_size(4);
         header.set_mode(0o644);
-        builder.append_data(&mut header, "out/stolen", &b"data"[..]).unwrap();
+        builder
+            .append_data(&mut header, "out/stolen", &b"data"[..])
+            .unwrap();
         let target = Target {
             directory: inside,
             directory_mode: 0o755,

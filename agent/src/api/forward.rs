@@ -17,7 +17,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const READ_BYTES: usize = 32 * 1024;
 
 pub async fn connect(request: Request<RecvStream>, reply: &mut Reply) -> Result<(), ApiError> {
-    let target = request.uri().authority().map(|authority| authority.as_str().to_string());
+    let target = request
+        .uri()
+        .authority()
+        .map(|authority| authority.as_str().to_string());
     let target = target.ok_or_else(|| ApiError::bad_request("CONNECT needs host:port".into()))?;
     let connection = timeout(CONNECT_TIMEOUT, TcpStream::connect(&target)).await;
     let stream = connection

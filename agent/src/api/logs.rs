@@ -8,7 +8,9 @@ use crate::app::App;
 
 pub async fn get(app: &Rc<App>, query: &Query, reply: &mut Reply) -> Result<(), ApiError> {
     let service = query.text("service");
-    if let Some(name) = service.filter(|name| !app.services.iter().any(|service| service.name == **name)) {
+    if let Some(name) =
+        service.filter(|name| !app.services.iter().any(|service| service.name == **name))
+    {
         return Err(ApiError::not_found(format!("there is no service '{name}'")));
     }
     let mut body = reply.stream("application/x-ndjson")?;

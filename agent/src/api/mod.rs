@@ -49,7 +49,9 @@ pub async fn serve_connection<T: AsyncRead + AsyncWrite + Unpin>(app: Rc<App>, i
         .max_concurrent_streams(MAX_STREAMS)
         .handshake::<_, Bytes>(io)
         .await;
-    let Ok(mut connection) = handshake else { return };
+    let Ok(mut connection) = handshake else {
+        return;
+    };
     while let Some(Ok((request, respond))) = connection.accept().await {
         tokio::task::spawn_local(answer(app.clone(), request, respond));
     }
@@ -62,7 +64,11 @@ async fn answer(app: Rc<App>, request: Request<RecvStream>, respond: SendRespons
     }
 }
 
-async fn route(app: &Rc<App>, request: Request<RecvStream>, reply: &mut Reply) -> Result<(), ApiError> {
+async fn route(
+    app: &Rc<App>,
+    request: Request<RecvStream>,
+    reply: &mut Reply,
+) -> Result<(), ApiError> {
     if request.method() == Method::CONNECT {
         return forward::connect(request, reply).await;
     }
@@ -110,11 +116,15 @@ async fn route(app: &Rc<App>, request: Request<RecvStream>, reply: &mut Reply) -
         ("POST", ["v1", "services", name, "restart"]) => {
             let name = query::decode(name);
             let service = app.services.iter().find(|service| service.name == name);
-            let service = service.ok_or_else(|| ApiError::not_found(format!("there is no service '{name}'")))?;
+            let service = service
+                .ok_or_else(|| ApiError::not_found(format!("there is no service '{name}'")))?;
             service.restart(app).await;
             reply.json(&json!({}))
         }
-        (method, _) => Err(ApiError::not_found(format!("{method} {} is not a resource of this agent", parts.uri.path()))),
+        (method, _) => Err(ApiError::not_found(format!(
+            "{method} {} is not a resource of this agent",
+            parts.uri.path()
+        ))),
     }
 }
 
@@ -139,7 +149,12 @@ impl Limit {
 }
 
 fn info(app: &App) -> serde_json::Value {
-    let read = |path| std::fs::read_to_string(path).unwrap_or_default().trim().to_string();
+    let read = |path| {
+        std::fs::read_to_string(path)
+            .unwrap_or_default()
+            .trim()
+            .to_string()
+    };
     json!({
         "agentVersion": env!("CARGO_PKG_VERSION"),
         "apiVersion": 1,
@@ -160,14 +175,17 @@ async fn wait_for_health(app: &App, query: &Query) {
     let end = Instant::now() + wait;
     loop {
         let changed = app.changed.notified();
-        if matches!(health::status(app), Status::Healthy | Status::Failed) || Instant::now() >= end {
+        if matches!(health::status(app), Status::Healthy | Status::Failed) || Instant::now() >= end
+        {
             return;
         }
         let _ = timeout(end - Instant::now(), changed).await;
     }
 }
 
-async fn read_json<T: for<'a> Deserialize<'a> + Default>(mut body: RecvStream) -> Result<T, ApiError> {
+async fn read_json<T: for<'a> Deserialize<'a> + Default>(
+    mut body: RecvStream,
+) -> Result<T, ApiError> {
     let mut bytes = Vec::new();
     while let Some(chunk) = body.data().await {
         let chunk = chunk.map_err(io::Error::other)?;

@@ -20,15 +20,27 @@ pub struct ApiError {
 
 impl ApiError {
     pub fn bad_request(message: String) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, code: "BAD_REQUEST", message }
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            code: "BAD_REQUEST",
+            message,
+        }
     }
 
     pub fn not_found(message: String) -> Self {
-        Self { status: StatusCode::NOT_FOUND, code: "NOT_FOUND", message }
+        Self {
+            status: StatusCode::NOT_FOUND,
+            code: "NOT_FOUND",
+            message,
+        }
     }
 
     pub fn unreachable(message: String) -> Self {
-        Self { status: StatusCode::BAD_GATEWAY, code: "FAILED", message }
+        Self {
+            status: StatusCode::BAD_GATEWAY,
+            code: "FAILED",
+            message,
+        }
     }
 }
 
@@ -36,7 +48,11 @@ impl From<io::Error> for ApiError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::NotFound => Self::not_found(error.to_string()),
-            _ => Self { status: StatusCode::INTERNAL_SERVER_ERROR, code: "FAILED", message: error.to_string() },
+            _ => Self {
+                status: StatusCode::INTERNAL_SERVER_ERROR,
+                code: "FAILED",
+                message: error.to_string(),
+            },
         }
     }
 }
@@ -55,7 +71,10 @@ pub struct Reply {
 
 impl Reply {
     pub fn new(respond: SendResponse<Bytes>) -> Self {
-        Self { respond, begun: false }
+        Self {
+            respond,
+            begun: false,
+        }
     }
 
     pub fn json(&mut self, value: &impl Serialize) -> Result<(), ApiError> {
@@ -67,22 +86,33 @@ impl Reply {
         if self.begun {
             self.respond.send_reset(h2::Reason::INTERNAL_ERROR);
         } else {
-            let _ = self.send(error.status, &json!({ "code": error.code, "message": error.message }));
+            let _ = self.send(
+                error.status,
+                &json!({ "code": error.code, "message": error.message }),
+            );
         }
     }
 
     /// Begins an answer whose body follows.
     pub fn stream(&mut self, content_type: &str) -> Result<Body, ApiError> {
         self.begun = true;
-        let head = Response::builder().header("content-type", content_type).body(()).map_err(io::Error::other)?;
+        let head = Response::builder()
+            .header("content-type", content_type)
+            .body(())
+            .map_err(io::Error::other)?;
         Ok(Body(self.respond.send_response(head, false)?))
     }
 
     fn send(&mut self, status: StatusCode, value: &impl Serialize) -> Result<(), ApiError> {
         self.begun = true;
-        let head = Response::builder().status(status).header("content-type", "application/json").body(());
+        let head = Response::builder()
+            .status(status)
+            .header("content-type", "application/json")
+            .body(());
         let bytes = serde_json::to_vec(value).map_err(io::Error::other)?;
-        let mut body = self.respond.send_response(head.map_err(io::Error::other)?, false)?;
+        let mut body = self
+            .respond
+            .send_response(head.map_err(io::Error::other)?, false)?;
         body.send_data(bytes.into(), true)?;
         Ok(())
     }
@@ -106,7 +136,9 @@ impl Body {
     }
 
     pub fn end(&mut self) -> io::Result<()> {
-        self.0.send_data(Bytes::new(), true).map_err(io::Error::other)
+        self.0
+            .send_data(Bytes::new(), true)
+            .map_err(io::Error::other)
     }
 
     /// Resolves when the client no longer wants it.

@@ -39,6 +39,10 @@ fn context(doing: String) -> impl FnOnce(io::Error) -> io::Error {
 /// Milliseconds since the kernel started.
 pub fn uptime_ms() -> u64 {
     let text = fs::read_to_string("/proc/uptime").unwrap_or_default();
-    let seconds: f64 = text.split(' ').next().and_then(|field| field.parse().ok()).unwrap_or(0.0);
+    let seconds: f64 = text
+        .split(' ')
+        .next()
+        .and_then(|field| field.parse().ok())
+        .unwrap_or(0.0);
     (seconds * 1000.0) as u64
 }

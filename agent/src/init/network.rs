@@ -21,9 +21,15 @@ pub fn bring_up(network: Option<&Network>) {
 
 /// Gives `eth0` its address, the default route and the name server.
 pub fn configure(network: &Network) -> io::Result<()> {
-    let mask = u32::MAX.checked_shl(32 - u32::from(network.prefix)).unwrap_or(0);
-    request(ETHERNET, libc::SIOCSIFADDR, |ifr| ifr.ifr_ifru.ifru_addr = socket_address(network.address))?;
-    request(ETHERNET, libc::SIOCSIFNETMASK, |ifr| ifr.ifr_ifru.ifru_netmask = socket_address(Ipv4Addr::from(mask)))?;
+    let mask = u32::MAX
+        .checked_shl(32 - u32::from(network.prefix))
+        .unwrap_or(0);
+    request(ETHERNET, libc::SIOCSIFADDR, |ifr| {
+        ifr.ifr_ifru.ifru_addr = socket_address(network.address)
+    })?;
+    request(ETHERNET, libc::SIOCSIFNETMASK, |ifr| {
+        ifr.ifr_ifru.ifru_netmask = socket_address(Ipv4Addr::from(mask))
+    })?;
     set_up(ETHERNET)?;
     if let Some(gateway) = network.gateway {
         add_default_route(gateway)?;
@@ -36,7 +42,11 @@ pub fn configure(network: &Network) -> io::Result<()> {
 
 /// `52:54:00:12:34:56`.
 pub fn parse_mac(text: &str) -> Option<[u8; 6]> {
-    let bytes: Vec<u8> = text.split(':').map(|part| u8::from_str_radix(part, 16)).collect::<Result<_, _>>().ok()?;
+    let bytes: Vec<u8> = text
+        .split(':')
+        .map(|part| u8::from_str_radix(part, 16))
+        .collect::<Result<_, _>>()
+        .ok()?;
     bytes.try_into().ok()
 }
 
@@ -70,13 +80,18 @@ fn add_default_route(gateway: Ipv4Addr) -> io::Result<()> {
     }
 }
 
-fn request(interface: &str, call: libc::c_ulong, fill: impl FnOnce(&mut libc::ifreq)) -> io::Result<()> {
+fn request(
+    interface: &str,
+    call: libc::c_ulong,
+    fill: impl FnOnce(&mut libc::ifreq),
+) -> io::Result<()> {
     let mut ifr: libc::ifreq = unsafe { mem::zeroed() };
     for (target, byte) in ifr.ifr_name.iter_mut().zip(interface.bytes()) {
         *target = byte as libc::c_char;
     }
     fill(&mut ifr);
-    control(call, &mut ifr).map_err(|error| io::Error::new(error.kind(), format!("{interface}: {error}")))
+    control(call, &mut ifr)
+        .map_err(|error| io::Error::new(error.kind(), format!("{interface}: {error}")))
 }
 
 fn control<T>(call: libc::c_ulong, argument: &mut T) -> io::Result<()> {
@@ -105,7 +120,10 @@ mod tests {
 
     #[test]
     fn hardware_addresses_have_six_bytes() {
-        assert_eq!(parse_mac("52:54:00:0a:ff:01"), Some([0x52, 0x54, 0, 10, 255, 1]));
+        assert_eq!(
+            parse_mac("52:54:00:0a:ff:01"),
+            Some([0x52, 0x54, 0, 10, 255, 1])
+        );
         assert_eq!(parse_mac("52:54:00"), None);
         assert_eq!(parse_mac("52:54:00:0a:ff:zz"), None);
     }

@@ -23,7 +23,13 @@ pub fn enter(command_line: &KernelCommandLine) -> io::Result<()> {
     for directory in [LOWER, UPPER, NEW_ROOT] {
         fs::create_dir_all(directory)?;
     }
-    mount(&command_line.root, Path::new(LOWER), &command_line.root_type, libc::MS_RDONLY, "")?;
+    mount(
+        &command_line.root,
+        Path::new(LOWER),
+        &command_line.root_type,
+        libc::MS_RDONLY,
+        "",
+    )?;
     mount("writes", Path::new(UPPER), "tmpfs", 0, "mode=0755,size=75%")?;
     for directory in ["upper", "work"] {
         fs::create_dir(Path::new(UPPER).join(directory))?;
@@ -43,7 +49,10 @@ fn wait_for(device: &Path) -> io::Result<()> {
     let deadline = Instant::now() + DEVICE_TIMEOUT;
     while !device.exists() {
         if Instant::now() > deadline {
-            return Err(io::Error::new(io::ErrorKind::NotFound, format!("there is no root device {}", device.display())));
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("there is no root device {}", device.display()),
+            ));
         }
         thread::sleep(Duration::from_millis(2));
     }
@@ -54,7 +63,11 @@ fn wait_for(device: &Path) -> io::Result<()> {
 fn free_initrd() {
     for path in ["/lib", "/modules", "/modules.list", "/init"] {
         let path = Path::new(path);
-        let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+        let _ = if path.is_dir() {
+            fs::remove_dir_all(path)
+        } else {
+            fs::remove_file(path)
+        };
     }
 }
 
@@ -64,7 +77,9 @@ fn switch(root: &str) -> io::Result<()> {
     mount(".", Path::new("/"), "", libc::MS_MOVE, "")?;
     let here = CString::new(".")?;
     if unsafe { libc::chroot(here.as_ptr()) } != 0 {
-        return Err(context("enter the new root".into())(io::Error::last_os_error()));
+        return Err(context("enter the new root".into())(
+            io::Error::last_os_error(),
+        ));
     }
     std::env::set_current_dir("/")
 }

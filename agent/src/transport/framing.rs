@@ -18,7 +18,11 @@ pub struct FrameTracker {
 
 impl FrameTracker {
     pub fn new() -> Self {
-        Self { remaining: PREFACE, header: [0; FRAME_HEADER], header_length: 0 }
+        Self {
+            remaining: PREFACE,
+            header: [0; FRAME_HEADER],
+            header_length: 0,
+        }
     }
 
     /// How many of these bytes belong to the session. Fewer than all: what follows is no frame, the session is over.
@@ -47,7 +51,9 @@ impl FrameTracker {
     }
 
     fn payload_length(&self) -> usize {
-        usize::from(self.header[0]) << 16 | usize::from(self.header[1]) << 8 | usize::from(self.header[2])
+        usize::from(self.header[0]) << 16
+            | usize::from(self.header[1]) << 8
+            | usize::from(self.header[2])
     }
 }
 
@@ -65,23 +71,36 @@ pub fn scan(bytes: &[u8]) -> Scan {
     let mut from = 0;
     while let Some(start) = find(&bytes[from..], GREETING).map(|at| from + at) {
         let after = &bytes[start + GREETING.len()..];
-        let length = after.iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
+        let length = after
+            .iter()
+            .take_while(|byte| byte.is_ascii_alphanumeric())
+            .count();
         match after.get(length) {
             Some(b'\n') if (1..=MAX_NONCE).contains(&length) => {
                 let nonce = String::from_utf8_lossy(&after[..length]).into_owned();
-                return Scan::Greeting { nonce, end: start + GREETING.len() + length + 1 };
+                return Scan::Greeting {
+                    nonce,
+                    end: start + GREETING.len() + length + 1,
+                };
             }
             None if length <= MAX_NONCE => return Scan::Nothing { drop: start },
             _ => from = start + 1,
         }
     }
     // The end may be the beginning of a greeting.
-    let keep = (1..GREETING.len()).rev().find(|length| bytes.ends_with(&GREETING[..*length])).unwrap_or(0);
-    Scan::Nothing { drop: bytes.len() - keep }
+    let keep = (1..GREETING.len())
+        .rev()
+        .find(|length| bytes.ends_with(&GREETING[..*length]))
+        .unwrap_or(0);
+    Scan::Nothing {
+        drop: bytes.len() - keep,
+    }
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
+    haystack
+        .windows(needle.len())
+        .position(|window| window == needle)
 }
 
 #[cfg(test)]
@@ -91,14 +110,26 @@ mod tests {
     const PREFACE_BYTES: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
     fn frame(length: usize) -> Vec<u8> {
-        let mut bytes = vec![(length >> 16) as u8, (length >> 8) as u8, length as u8, 0, 0, 0, 0, 0, 1];
+        let mut bytes = vec![
+            (length >> 16) as u8,
+            (length >> 8) as u8,
+            length as u8,
+            0,
+            0,
+            0,
+            0,
+            0,
+            1,
+        ];
         bytes.extend(vec![0xCC; length]);
         bytes
     }
 
     fn session(frames: &[usize]) -> Vec<u8> {
         let mut bytes = PREFACE_BYTES.to_vec();
-        frames.iter().for_each(|length| bytes.extend(frame(*length)));
+        frames
+            .iter()
+            .for_each(|length| bytes.extend(frame(*length)));
         bytes
     }
 
@@ -134,8 +165,14 @@ mod tests {
 
     #[test]
     fn a_greeting_is_found_behind_noise_and_in_pieces() {
-        let noise = [&[0xFF; 100][..], b"CONNECT 52 bad-nonce\nCONNECT 52 good1\nPRI"].concat();
-        let Scan::Greeting { nonce, end } = scan(&noise) else { panic!("not found") };
+        let noise = [
+            &[0xFF; 100][..],
+            b"CONNECT 52 bad-nonce\nCONNECT 52 good1\nPRI",
+        ]
+        .concat();
+        let Scan::Greeting { nonce, end } = scan(&noise) else {
+            panic!("not found")
+        };
         assert_eq!((nonce.as_str(), &noise[end..]), ("good1", &b"PRI"[..]));
         assert_eq!(scan(b"xxCONNECT 5"), Scan::Nothing { drop: 2 });
         assert_eq!(scan(b"xxCONNECT 52 abc"), Scan::Nothing { drop: 2 });

@@ -39,7 +39,11 @@ async fn find_and_serve(app: &Rc<App>) -> io::Result<()> {
     let reactor = reactor::Reactor::start()?;
     let mut served = HashSet::new();
     loop {
-        for path in find_ports().into_iter().filter(|path| !served.contains(path)).collect::<Vec<_>>() {
+        for path in find_ports()
+            .into_iter()
+            .filter(|path| !served.contains(path))
+            .collect::<Vec<_>>()
+        {
             // A device whose node is not there yet is announced again.
             if let Ok(port) = port::Port::open(&path, &reactor) {
                 served.insert(path);

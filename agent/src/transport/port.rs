@@ -21,7 +21,11 @@ pub struct Port {
 
 impl Port {
     pub fn open(path: &Path, reactor: &Reactor) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)?;
         let fd = OwnedFd::from(file);
         let readiness = reactor.add(&fd)?;
         Ok(Self { fd, readiness })
@@ -30,7 +34,11 @@ impl Port {
 
 impl AsyncRead for Port {
     /// Reads nothing, as at an end, whenever the host's side was found disconnected; the next read waits for a change.
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if !self.readiness.readable.get() {
             *self.readiness.reader.borrow_mut() = Some(context.waker().clone());
             return Poll::Pending;
@@ -54,10 +62,16 @@ impl AsyncRead for Port {
 }
 
 impl AsyncWrite for Port {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
         if self.readiness.writable.get() {
             match async_fd::write(&self.fd, data) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readiness.writable.set(false),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.readiness.writable.set(false)
+                }
                 result => return Poll::Ready(result),
             }
         }

@@ -50,7 +50,10 @@ impl Reactor {
         }
         let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
         let watched = watch(epoll.try_clone()?, Interest::READABLE)?;
-        let reactor = Rc::new(Self { epoll, ports: RefCell::default() });
+        let reactor = Rc::new(Self {
+            epoll,
+            ports: RefCell::default(),
+        });
         tokio::task::spawn_local(reactor.clone().run(watched));
         Ok(reactor)
     }
@@ -58,8 +61,18 @@ impl Reactor {
     pub fn add(&self, fd: &impl AsRawFd) -> io::Result<Rc<Readiness>> {
         let mut ports = self.ports.borrow_mut();
         let events = (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLET) as u32;
-        let mut event = libc::epoll_event { events, u64: ports.len() as u64 };
-        let result = unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd.as_raw_fd(), &mut event) };
+        let mut event = libc::epoll_event {
+            events,
+            u64: ports.len() as u64,
+        };
+        let result = unsafe {
+            libc::epoll_ctl(
+                self.epoll.as_raw_fd(),
+                libc::EPOLL_CTL_ADD,
+                fd.as_raw_fd(),
+                &mut event,
+            )
+        };
         if result != 0 {
             return Err(io::Error::last_os_error());
         }
@@ -72,7 +85,14 @@ impl Reactor {
     async fn run(self: Rc<Self>, watched: AsyncFd<OwnedFd>) {
         let mut events: [libc::epoll_event; 32] = unsafe { std::mem::zeroed() };
         while let Ok(mut guard) = watched.readable().await {
-            let count = unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), events.as_mut_ptr(), events.len() as i32, 0) };
+            let count = unsafe {
+                libc::epoll_wait(
+                    self.epoll.as_raw_fd(),
+                    events.as_mut_ptr(),
+                    events.len() as i32,
+                    0,
+                )
+            };
             if count <= 0 {
                 guard.clear_ready();
                 continue;

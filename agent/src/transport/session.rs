@@ -65,7 +65,12 @@ pub struct Session<'a> {
 
 impl<'a> Session<'a> {
     fn new(port: &'a mut Port, pending: &'a mut Vec<u8>) -> Self {
-        Self { port, pending, tracker: FrameTracker::new(), over: false }
+        Self {
+            port,
+            pending,
+            tracker: FrameTracker::new(),
+            over: false,
+        }
     }
 
     /// Gives as much of `pending` as belongs to this session and fits.
@@ -79,7 +84,11 @@ impl<'a> Session<'a> {
 }
 
 impl AsyncRead for Session<'_> {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let session = self.get_mut();
         if session.over {
             return Poll::Ready(Ok(()));
@@ -97,7 +106,11 @@ impl AsyncRead for Session<'_> {
 }
 
 impl AsyncWrite for Session<'_> {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut *self.get_mut().port).poll_write(context, data)
     }
 

@@ -38,7 +38,10 @@ impl Uevents {
         let mut message = vec![0; MESSAGE_BYTES];
         loop {
             let length = self.0.read(&mut message).await?;
-            if message[..length].split(|byte| *byte == 0).any(|text| text == wanted.as_bytes()) {
+            if message[..length]
+                .split(|byte| *byte == 0)
+                .any(|text| text == wanted.as_bytes())
+            {
                 return Ok(());
             }
         }

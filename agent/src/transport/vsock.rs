@@ -22,7 +22,8 @@ pub fn start(app: &Rc<App>) {
 }
 
 fn listen() -> io::Result<AsyncFd<OwnedFd>> {
-    let socket = check(unsafe { libc::socket(libc::AF_VSOCK, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
+    let socket =
+        check(unsafe { libc::socket(libc::AF_VSOCK, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };
     let mut address: libc::sockaddr_vm = unsafe { std::mem::zeroed() };
     address.svm_family = libc::AF_VSOCK as libc::sa_family_t;
@@ -39,7 +40,14 @@ fn listen() -> io::Result<AsyncFd<OwnedFd>> {
 async fn accept_all(app: Rc<App>, listener: AsyncFd<OwnedFd>) {
     while let Ok(mut guard) = listener.readable().await {
         let accepted = guard.try_io(|listener| {
-            check(unsafe { libc::accept4(listener.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC) })
+            check(unsafe {
+                libc::accept4(
+                    listener.as_raw_fd(),
+                    std::ptr::null_mut(),
+                    std::ptr::null_mut(),
+                    libc::SOCK_CLOEXEC,
+                )
+            })
         });
         if let Ok(Ok(fd)) = accepted {
             let connection = AsyncFile::new(unsafe { OwnedFd::from_raw_fd(fd) });
