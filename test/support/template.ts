@@ -1,0 +1,24 @@
+import { join } from "node:path";
+import { type Mvmctl, REPOSITORY } from "./mvmctl.ts";
+
+/** Registers one of examples/ as a template and builds it with a snapshot. */
+export async function buildExample(mvm: Mvmctl, example: string, settings: readonly string[] = []): Promise<void> {
+  await mvm.ok(["template", "create", example, "--flake", join(REPOSITORY, "examples", example), ...settings]);
+  await mvm.ok(["template", "build", example, "--snapshot"]);
+}
+
+export interface Started {
+  readonly name: string;
+  readonly start: "restored" | "booted";
+  readonly coldBootReason?: string;
+}
+
+/** Runs a template and returns how it started. */
+export function start(mvm: Mvmctl, template: string, name: string, more: readonly string[] = []): Promise<Started> {
+  return mvm.json<Started>(["run", "--template", template, "--name", name, ...more]);
+}
+
+/** What a shell in the guest prints. */
+export async function shell(mvm: Mvmctl, name: string, script: string, user = "root"): Promise<string> {
+  return (await mvm.ok(["exec", "--user", user, name, "--", "sh", "-c", script])).trim();
+}
