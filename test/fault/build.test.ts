@@ -1,0 +1,113 @@
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { findVmProcesses } from "../../src/core/process-identity.ts";
+import { type Mvmctl, useMvmctl } from "../support/mvmctl.ts";
+import { until } from "../support/wait.ts";
+
+const LAUNCHER = join(import.meta.dirname, "..", "..", "bin", "mvmctl.js");
+
+describe("building, and what can go wrong", () => {
+  let mvm: Mvmctl;
+  let work: string;
+  let flake: string;
+  before(async () => {
+    mvm = useMvmctl();
+    work = mkdtempSync(join(tmpdir(), "mvm-work-"));
+    await mvm.ok(["template", "init", "web", "--local", "--pkgs", "host", "--dir", work]);
+    flake = readFileSync(join(work, "flake.nix"), "utf8");
+    await mvm.ok(["template", "create", "web", "--flake", work, "--mem", "256"]);
+    await mvm.ok(["template", "build", "web"]);
+  });
+  after(() => {
+    mvm[Symbol.dispose]();
+    rmSync(work, { recursive: true, force: true });
+  });
+  const writeFlake = (text: string) => writeFileSync(join(work, "flake.nix"), text);
+
+  test("a health check that never passes fails the snapshot, names itself, and leaves the revision and no VM", async () => {
+    writeFlake(flake.replace(/healthCmd = "[^"]*"/, 'healthCmd = "echo the reason is here; exit 3"'));
+    const text = await mvm.fails(["template", "build", "web", "--snapshot", "--timeout", "20"], "SNAPSHOT_FAILED");
+    assert.match(text, /step 'wait until healthy'/);
+    assert.match(text, /the reason is here/);
+    assert.match(text, /exit code 3/);
+    assert.deepEqual(findVmProcesses(mvm.dataDir), []);
+    const info = await mvm.json<{ current: string; revisions: { id: string; snapshots: unknown[] }[] }>([
+      "template",
+      "info",
+      "web",
+    ]);
+    assert.deepEqual(info.revisions.find(({ id }) => id === info.current)?.snapshots, []);
+  });
+
+  test("a service that crashes again and again fails the snapshot, with its exit", async () => {
+    writeFlake(flake.replace(/command = [^;]*;/, 'command = "echo about to crash; exit 5";'));
+    const text = await mvm.fails(["template", "build", "web", "--snapshot", "--timeout", "60"], "SNAPSHOT_FAILED");
+    assert.match(text, /code 5/);
+  });
+
+  test("an evaluation error is Nix's own message", async () => {
+    writeFlake("{ outputs = { self }: { packages.x86_64-linux.default = this-is-not-defined; }; }");
+    assert.match(
+      await mvm.fails(["template", "build", "web"], "NIX_FAILED"),
+      /undefined variable 'this-is-not-defined'/,
+    );
+  });
+
+  test("a flake without the package says which there are", async () => {
+    writeFlake('{ outputs = { self }: { packages.x86_64-linux.other = throw "never evaluated"; }; }');
+    assert.match(await mvm.fails(["template", "build", "web"], "PACKAGE_NOT_FOUND"), /it has other/);
+  });
+
+  test("an output without a kernel says what is missing and what is there", async () => {
+    writeFlake(
+      '{ outputs = { self }: { packages.x86_64-linux.default = { type = "derivation"; drvPath = self.outPath; outPath = self.outPath; }; }; }',
+    );
+    const result = await mvm.run(["template", "build", "web"]);
+    if (!/IMAGE_INCOMPLETE|lacks a kernel/.test(result.stderr)) {
+      // Nix 2.8 builds only what has a derivation: a builder that makes an empty directory.
+      writeFlake(
+        '{ inputs.mvm.url = "path:."; outputs = { self, mvm }: { packages.x86_64-linux.default = derivation { name = "empty"; system = "x86_64-linux"; builder = "${mvm}/agent/x86_64-linux/mvm-agent"; }; }; }',
+      );
+      assert.match(await mvm.fails(["template", "build", "web"], "NIX_FAILED"), /empty|mvm/);
+    }
+  });
+
+  test("kill -9 of build --snapshot at any moment leaves nothing that the next command does not remove", async () => {
+    writeFlake(flake);
+    await mvm.ok(["template", "build", "web"]);
+    for (let round = 0; round < 20; round++) {
+      const child = spawn(process.execPath, [LAUNCHER, "template", "build", "web", "--snapshot", "--force"], {
+        env: mvm.env,
+        stdio: "ignore",
+      });
+      const ended = new Promise((resolve) => child.once("exit", resolve));
+      const timer = setTimeout(() => child.kill("SIGKILL"), 100 + round * 330);
+      await ended;
+      clearTimeout(timer);
+      await until("the temporary VM ends with its parent", () => findVmProcesses(mvm.dataDir).length === 0);
+      const info = await mvm.json<{ revisions: unknown[] }>(["template", "info", "web"]);
+      assert.ok(info.revisions.length >= 1);
+    }
+    await mvm.ok(["template", "build", "web", "--snapshot"]);
+    assert.deepEqual(
+      readdirSync(mvm.dataDir, { recursive: true, encoding: "utf8" }).filter((path) => path.includes(".staging-")),
+      [],
+    );
+    assert.equal(
+      (await mvm.json<{ start: string }>(["run", "--template", "web", "--name", "after"])).start,
+      "restored",
+    );
+    await mvm.ok(["rm", "--force", "after"]);
+  });
+
+  test("two builds of one template at once give the same revision", async () => {
+    const both = await Promise.all(
+      [1, 2].map(() => mvm.json<{ revision: string }>(["template", "build", "web", "--force"])),
+    );
+    assert.equal(both[0]?.revision, both[1]?.revision);
+  });
+});
