@@ -30,6 +30,8 @@ const USAGE_CODES = new Set([
   "UNKNOWN_PRESET",
   "UNKNOWN_HYPERVISOR",
   "INVALID_REVISION",
+  "INVALID_SETTINGS",
+  "INVALID_ROLES",
 ]);
 
 export function exitCodeOf(error: unknown): number {

@@ -198,15 +198,6 @@ async function bringUp(starting: Starting): Promise<RunOutcome> {
   const deadlineMs = Date.now() + request.timeoutMs;
   ctx.report({ kind: "step", text: plan.start === "restored" ? "Restoring the snapshot" : "Booting" });
   if (plan.start === "booted") ctx.report({ kind: "note", text: `cold boot: ${plan.reason}` });
-  // The agent's client brings HTTP/2, which takes as long to load as the hypervisor takes to start: side by side.
-  const [vm, { AgentClient }, { waitHealthy }] = await Promise.all([
-    startVm(starting),
-    import("../guest/agent-client.ts"),
-    import("../guest/health.ts"),
-  ]);
-  const checkAlive = () => {
-    if (!isAlive(vm.process)) throw driver.explainEnd(directory);
-  };
   const outcome = {
     name,
     template: request.template,
@@ -216,32 +207,50 @@ async function bringUp(starting: Starting): Promise<RunOutcome> {
     hypervisor: record.hypervisor,
     ports: request.ports,
   };
-  const settle = () => writeRecord(directory, { ...record, state: "running", process: vm.process });
+  const settle = (vm: VmRef) => writeRecord(directory, { ...record, state: "running", process: vm.process });
   if (!starting.revision.manifest.image.agent) {
+    settle(await startVm(starting));
     ctx.report({ kind: "note", text: "the image has no agent: whether the guest is up can't be asked" });
-    settle();
     return { ...outcome, runningMs: performance.now() - started };
   }
 
-  const repeatAfterMs = plan.start === "restored" ? 200 : 5000;
-  const open = { deadlineMs, signal: ctx.signal, checkAlive, repeatAfterMs };
-  await using client = await AgentClient.open(driver.agentEndpoint(directory), open);
+  const contact = await startAndConnect(starting, deadlineMs);
+  const { vm } = contact;
+  await using client = contact.client;
   await deliver(client, request.volumes, ctx.signal);
   await client.wake(newIdentity(name, starting.revision.manifest.spec.role, request.env), ctx.signal);
   const runningMs = performance.now() - started;
-  settle();
+  settle(vm);
   if (request.waitFor === "running") return { ...outcome, runningMs };
 
   ctx.report({ kind: "step", text: "Waiting until every health check passes" });
+  const { waitHealthy } = await import("../guest/health.ts");
   await waitHealthy(client, {
     deadlineMs,
     signal: ctx.signal,
     onProgress: (missing) => {
-      checkAlive();
+      if (!isAlive(vm.process)) throw driver.explainEnd(directory);
       ctx.report({ kind: "detail", text: missing });
     },
   });
   return { ...outcome, runningMs, healthyMs: performance.now() - started };
+}
+
+async function startAndConnect(starting: Starting, deadlineMs: number): Promise<{ vm: VmRef; client: AgentClient }> {
+  const { ctx, plan, driver, directory } = starting;
+  const { signal } = ctx;
+  if (plan.start === "booted") {
+    const { bootAndConnect } = await import("../guest/first-contact.ts");
+    const onRetry = (text: string) => ctx.report({ kind: "note", text });
+    return await bootAndConnect({ boot: () => startVm(starting), driver, directory, deadlineMs, signal, onRetry });
+  }
+  // The agent's client brings HTTP/2, which takes as long to load as the hypervisor takes to start: side by side.
+  const [vm, { AgentClient }] = await Promise.all([startVm(starting), import("../guest/agent-client.ts")]);
+  const checkAlive = () => {
+    if (!isAlive(vm.process)) throw driver.explainEnd(directory);
+  };
+  const client = await AgentClient.open(driver.agentEndpoint(directory), { deadlineMs, signal, checkAlive });
+  return { vm, client };
 }
 
 async function startVm({ ctx, plan, driver, directory, revision, sizes, request, record }: Starting): Promise<VmRef> {

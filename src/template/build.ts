@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import type { Context } from "../core/context.ts";
+import { MvmError } from "../core/errors.ts";
 import type { TemplateName } from "../core/names.ts";
 import { sweepStaging } from "../core/staging.ts";
 import type { Driver } from "../hypervisor/driver.ts";
@@ -132,7 +133,16 @@ async function prepareDebian(ctx: Context, flake: Flake, lockFile: string, reque
     if (await lockDebianPackages(lockFile, request, options)) ctx.report({ kind: "note", text: `wrote ${lockFile}` });
     if (flake.inGit) await showToGit(flake.directory, DEBIAN_LOCK, ctx.signal);
   }
-  await realiseDebianLock(lockFile, request.image, options);
+  try {
+    await realiseDebianLock(lockFile, request.image, options);
+  } catch (error) {
+    // Debian's archive drops a version some weeks after a newer one is out: then the lock can only be renewed.
+    const gone = error instanceof MvmError && error.code === "DEBIAN_PACKAGES_GONE";
+    if (!gone || !flake.directory) throw error;
+    ctx.report({ kind: "note", text: `${error.message}; ${lockFile} is renewed with what there is now` });
+    await lockDebianPackages(lockFile, request, { ...options, update: true });
+    await realiseDebianLock(lockFile, request.image, options);
+  }
 }
 
 function nixOptions(ctx: Context): NixOptions {

@@ -9,7 +9,7 @@ import { ensureDirectory, syncDirectory, syncFile } from "../core/files.ts";
 import { isAlive } from "../core/process-identity.ts";
 import { formatMs, MiB } from "../core/sizes.ts";
 import { makeStagingDirectory } from "../core/staging.ts";
-import { AgentClient } from "../guest/agent-client.ts";
+import { bootAndConnect } from "../guest/first-contact.ts";
 import { waitHealthy } from "../guest/health.ts";
 import { newIdentity } from "../guest/identity.ts";
 import { createDataDisk } from "../host/data-disk.ts";
@@ -117,16 +117,30 @@ async function bootAndFreeze(
   const started = performance.now();
   const deadlineMs = Date.now() + timeoutMs;
   const config = vmConfigOf(revision, { directory: vmDirectory, dataDisk, ports: [] }, spec);
-  const vm = await driver.boot(config, { memoryFile: join(files, MEMORY), dieWithParent: true });
-  onStarted(vm);
+  const memoryFile = join(files, MEMORY);
+  const boot = async () => {
+    rmSync(memoryFile, { force: true });
+    const vm = await driver.boot(config, { memoryFile, dieWithParent: true });
+    onStarted(vm);
+    begin("wait for the agent", "Waiting for the guest's agent");
+    return vm;
+  };
+  const onRetry = (text: string) => ctx.report({ kind: "note", text });
+  const contact = await bootAndConnect({
+    boot,
+    driver,
+    directory: vmDirectory,
+    deadlineMs,
+    signal: ctx.signal,
+    onRetry,
+  });
+  const { vm } = contact;
   const checkAlive = () => {
     if (!isAlive(vm.process)) throw driver.explainEnd(vmDirectory);
   };
 
-  begin("wait for the agent", "Waiting for the guest's agent");
   const times = await (async () => {
-    const open = { deadlineMs, signal: ctx.signal, checkAlive, repeatAfterMs: 5000 };
-    await using client = await AgentClient.open(driver.agentEndpoint(vmDirectory), open);
+    await using client = contact.client;
     await client.wake(newIdentity(template, spec.role, {}), ctx.signal);
     const bootMs = performance.now() - started;
     begin("wait until healthy", "Waiting until every health check passes");
