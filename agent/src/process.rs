@@ -16,6 +16,9 @@ use crate::reaper::{Exit, Reaper};
 pub const DEFAULT_PATH: &str =
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin";
 
+/// How the error of a program that is not there begins.
+pub const NO_PROGRAM: &str = "there is no program";
+
 pub struct Launch<'a> {
     pub argv: &'a [String],
     pub env: BTreeMap<String, String>,
@@ -136,7 +139,13 @@ fn check(result: i32) -> io::Result<()> {
 /// Looked up here, in the guest's PATH: the agent's own environment has none.
 fn find_program(name: &str, path: &str) -> io::Result<String> {
     if name.contains('/') {
-        return Ok(name.into());
+        return match Path::new(name).exists() {
+            true => Ok(name.into()),
+            false => Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("{NO_PROGRAM} '{name}'"),
+            )),
+        };
     }
     path.split(':')
         .map(|directory| format!("{directory}/{name}"))

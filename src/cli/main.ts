@@ -12,13 +12,13 @@ import { progressView } from "./progress.ts";
 /** Runs one command line and returns its exit code: 0, 1 (it failed), 2 (wrong usage), 130 or 143 (stopped). */
 export async function main(argv: readonly string[]): Promise<number> {
   const { stdout, stderr, stdin, env } = process;
-  for (const stream of [stdout, stderr]) stream.on("error", endOnBrokenPipe);
   const debug = argv.includes("--debug");
   const json = beforeDashes(argv).includes("--json");
   const style = styleFor(stderr, env);
   const progress = progressView(stderr, style);
   const abort = new AbortController();
   const stopListening = cancelOnSignals(abort);
+  cancelOnClosedPipe(abort, stdout, stderr);
   const context: Context = {
     paths: resolvePaths(env),
     env,
@@ -55,10 +55,14 @@ export async function main(argv: readonly string[]): Promise<number> {
   }
 }
 
-/** A reader that had enough (`| head`) is no error. */
-function endOnBrokenPipe(error: NodeJS.ErrnoException): void {
-  if (error.code === "EPIPE") process.exit(0);
-  throw error;
+/** A reader of our output that had enough (`| head`) ends us, cleanly; work goes on when only its progress is not read. */
+function cancelOnClosedPipe(abort: AbortController, stdout: NodeJS.WriteStream, stderr: NodeJS.WriteStream): void {
+  const onError = (onClosed: () => void) => (error: NodeJS.ErrnoException) => {
+    if (error.code !== "EPIPE") throw error;
+    onClosed();
+  };
+  stdout.on("error", onError(() => abort.abort(new Cancelled("SIGPIPE"))));
+  stderr.on("error", onError(() => {}));
 }
 
 /** The first Ctrl+C stops cleanly, the second at once. */

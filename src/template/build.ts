@@ -64,6 +64,8 @@ export async function buildTemplate(ctx: Context, name: TemplateName, request: B
 
 async function buildLocked(ctx: Context, name: TemplateName, request: BuildRequest): Promise<BuildOutcome> {
   const spec = loadSpec(ctx.paths, name);
+  // A hypervisor that is missing should be said before minutes of building, not after.
+  await request.snapshot?.driver.probe(ctx.signal);
   sweepStaging(ctx.paths.template(name));
   sweepStaging(ctx.paths.revisions(name));
   const started = performance.now();

@@ -3,7 +3,8 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, wri
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { type Mvmctl, useMvmctl } from "../support/mvmctl.ts";
+import { run } from "../../src/core/process.ts";
+import { LAUNCHER, type Mvmctl, useMvmctl } from "../support/mvmctl.ts";
 import { freePort, until } from "../support/wait.ts";
 
 interface Started {
@@ -100,6 +101,13 @@ describe("the main job: init, build, snapshot, run", () => {
       "300000",
     );
     await mvm.fails(["exec", "svc", "--", "no-such-program"], "COMMAND_NOT_FOUND");
+  });
+
+  test("exec -it gives the command a terminal of the right size", async () => {
+    const command = `"${process.execPath}" "${LAUNCHER}" exec -it svc -- sh -c 'tty; stty size; exit 4'`;
+    const result = await run("script", ["-qec", `stty rows 33 cols 99; ${command}`, "/dev/null"], { env: mvm.env });
+    assert.equal(result.exitCode, 4);
+    assert.match(result.stdout, /\/dev\/pts\/\d+\s+33 99/);
   });
 
   test("services do not run as root", async () => {

@@ -6,7 +6,7 @@ import { type RunOptions, type RunResult, run } from "../../src/core/process.ts"
 import { findVmProcesses, signalProcess } from "../../src/core/process-identity.ts";
 
 export const REPOSITORY = join(import.meta.dirname, "..", "..");
-const LAUNCHER = join(REPOSITORY, "bin", "mvmctl.js");
+export const LAUNCHER = join(REPOSITORY, "bin", "mvmctl.js");
 
 /** The command line as a user types it, with a data directory of its own. */
 export interface Mvmctl extends Disposable {

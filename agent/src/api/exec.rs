@@ -116,6 +116,13 @@ struct Command {
 
 fn launch(app: &App, start: &Start) -> io::Result<Command> {
     let account = app.accounts.user(start.user.as_deref().unwrap_or("root"))?;
+    let directory = start.cwd.as_deref().unwrap_or("/");
+    if !std::path::Path::new(directory).is_dir() {
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("there is no directory {directory}"),
+        ));
+    }
     let mut env = process::base_environment(&account, &app.role.borrow(), &app.env.borrow());
     env.extend(
         start
@@ -133,7 +140,6 @@ fn launch(app: &App, start: &Start) -> io::Result<Command> {
             (Some(master), Streams::Terminal(slave))
         }
     };
-    let directory = start.cwd.as_deref().unwrap_or("/");
     let launched = process::spawn(
         &app.reaper,
         Launch {

@@ -17,6 +17,8 @@ use super::reply::{ApiError, Reply};
 use crate::app::App;
 
 const PIECE: usize = 64 * 1024;
+/// Of a file that does not say its size.
+const MAX_UNSIZED: u64 = 16 * 1024 * 1024;
 const CONFIG: &str = "/mnt/config";
 const SECRETS: &str = "/mnt/secrets";
 
@@ -38,12 +40,44 @@ fn pack(path: &Path, sender: mpsc::Sender<Bytes>) -> io::Result<()> {
     let mut builder = Builder::new(io::BufWriter::with_capacity(PIECE, Pieces(sender)));
     builder.follow_symlinks(false);
     let name = Path::new(path.file_name().unwrap_or("root".as_ref()));
-    if fs::symlink_metadata(path)?.is_dir() {
-        builder.append_dir_all(name, path)?;
-    } else {
-        builder.append_path_with_name(path, name)?;
-    }
+    append(&mut builder, path, name)?;
     builder.into_inner()?.flush()
+}
+
+fn append(builder: &mut Builder<impl Write>, path: &Path, name: &Path) -> io::Result<()> {
+    let found = fs::symlink_metadata(path)?;
+    if found.is_file() {
+        return append_file(builder, path, name);
+    }
+    if found.is_dir() {
+        builder.append_dir(name, path)?;
+        let mut entries = fs::read_dir(path)?.collect::<io::Result<Vec<_>>>()?;
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            append(builder, &entry.path(), &name.join(entry.file_name()))?;
+        }
+        return Ok(());
+    }
+    if found.is_symlink() {
+        return builder.append_path_with_name(path, name);
+    }
+    Ok(()) // sockets, pipes and devices mean nothing on another machine
+}
+
+/// A file may grow or shrink while it is read, and those of /proc say that they are empty: exactly what was announced is sent.
+fn append_file(builder: &mut Builder<impl Write>, path: &Path, name: &Path) -> io::Result<()> {
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    let mut header = tar::Header::new_gnu();
+    header.set_metadata(&metadata);
+    if metadata.len() == 0 {
+        let mut content = Vec::new();
+        file.take(MAX_UNSIZED).read_to_end(&mut content)?;
+        header.set_size(content.len() as u64);
+        return builder.append_data(&mut header, name, &content[..]);
+    }
+    let padded = file.chain(io::repeat(0)).take(metadata.len());
+    builder.append_data(&mut header, name, padded)
 }
 
 /// A writer whose pieces go to the client.
@@ -77,9 +111,16 @@ pub async fn put(
         })
     });
     while let Some(data) = body.data().await {
-        let data = data.map_err(io::Error::other)?;
+        let data = match data {
+            Ok(data) => data,
+            Err(error) => {
+                // So that what has come so far is not taken for all.
+                let _ = sender.send(Err(io::Error::other(error))).await;
+                break;
+            }
+        };
         let length = data.len();
-        if sender.send(data).await.is_err() {
+        if sender.send(Ok(data)).await.is_err() {
             break; // it has failed, and says why below
         }
         let _ = body.flow_control().release_capacity(length);
@@ -91,7 +132,7 @@ pub async fn put(
 
 /// A reader of what the client sends.
 struct Incoming {
-    pieces: mpsc::Receiver<Bytes>,
+    pieces: mpsc::Receiver<io::Result<Bytes>>,
     piece: Bytes,
 }
 
@@ -99,7 +140,7 @@ impl Read for Incoming {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.piece.is_empty() {
             match self.pieces.blocking_recv() {
-                Some(piece) => self.piece = piece,
+                Some(piece) => self.piece = piece?,
                 None => return Ok(0),
             }
         }
@@ -234,22 +275,48 @@ impl Target {
                 Ok(0)
             }
             EntryType::Regular | EntryType::Continuous => {
-                remove(path)?;
-                // Made anew and with nobody's access: what is written was never open to others.
-                let mut file: File = OpenOptions::new()
-                    .write(true)
-                    .create_new(true)
-                    .mode(0o600)
-                    .open(path)?;
-                let bytes = io::copy(entry, &mut file)?;
-                self.finish(path, self.file_mode.unwrap_or(mode))?;
-                Ok(bytes)
+                self.place_file(entry, path, self.file_mode.unwrap_or(mode))
             }
             other => Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 format!("{}: {other:?} is no file", path.display()),
             )),
         }
+    }
+
+    /// Written beside its place, with nobody's access, and renamed when it is whole: a cut connection leaves the old file.
+    fn place_file(
+        &self,
+        entry: &mut Entry<'_, impl Read>,
+        path: &Path,
+        mode: u32,
+    ) -> io::Result<u64> {
+        let size = entry.size();
+        let unfinished = path.with_file_name(format!(".mvm-copy-{}", std::process::id()));
+        remove(&unfinished)?;
+        let written = (|| {
+            let mut file: File = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&unfinished)?;
+            let bytes = io::copy(entry, &mut file)?;
+            if bytes != size {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    format!("{} came only in part", path.display()),
+                ));
+            }
+            self.finish(&unfinished, mode)?;
+            if fs::symlink_metadata(path).is_ok_and(|found| found.is_dir()) {
+                remove(path)?;
+            }
+            fs::rename(&unfinished, path)?;
+            Ok(bytes)
+        })();
+        written.inspect_err(|_| {
+            let _ = remove(&unfinished);
+        })
     }
 
     fn finish(&self, path: &Path, mode: u32) -> io::Result<()> {
@@ -341,5 +408,58 @@ mod tests {
         let escaped = place.join("stolen").exists();
         fs::remove_dir_all(&place).unwrap();
         assert!(result.is_err() && !escaped);
+    }
+
+    #[test]
+    fn a_file_that_does_not_say_its_size_is_read_all_the_same() {
+        let mut builder = Builder::new(Vec::new());
+        append(
+            &mut builder,
+            Path::new("/proc/version"),
+            Path::new("version"),
+        )
+        .unwrap();
+        let bytes = builder.into_inner().unwrap();
+        let mut archive = Archive::new(&bytes[..]);
+        let mut text = String::new();
+        archive
+            .entries()
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap()
+            .read_to_string(&mut text)
+            .unwrap();
+        assert_eq!(text, fs::read_to_string("/proc/version").unwrap());
+    }
+
+    #[test]
+    fn an_archive_that_is_cut_leaves_the_old_file() {
+        let place = std::env::temp_dir().join(format!("mvm-agent-cut-{}", std::process::id()));
+        fs::create_dir_all(&place).unwrap();
+        fs::write(place.join("f"), "old").unwrap();
+        let mut builder = Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(100_000);
+        header.set_mode(0o644);
+        builder
+            .append_data(&mut header, "f", &vec![7; 100_000][..])
+            .unwrap();
+        let bytes = builder.into_inner().unwrap();
+        let target = Target {
+            directory: place.clone(),
+            directory_mode: 0o755,
+            replace: false,
+            owner: None,
+            group: None,
+            file_mode: None,
+            inner_mode: None,
+        };
+        let result = target.unpack(&bytes[..5000]);
+        let left = fs::read_to_string(place.join("f")).unwrap();
+        let entries = fs::read_dir(&place).unwrap().count();
+        fs::remove_dir_all(&place).unwrap();
+        assert!(result.is_err());
+        assert_eq!((left.as_str(), entries), ("old", 1));
     }
 }
