@@ -1,15 +1,19 @@
+import { constants } from "node:os";
 import { CommanderError } from "commander";
 import { MvmError } from "../core/errors.ts";
 import type { Style } from "./cli.ts";
 
-/** Ctrl+C, or `kill`: exit codes are 128 + the signal's number, as a shell expects. */
+/** Ctrl+C, `kill`, or a closed terminal: exit codes are 128 + the signal's number, as a shell expects. */
 export class Cancelled extends Error {
   readonly exitCode: number;
-  constructor(signal: "SIGINT" | "SIGTERM") {
+  constructor(signal: NodeJS.Signals) {
     super(`stopped by ${signal}`);
-    this.exitCode = signal === "SIGINT" ? 130 : 143;
+    this.exitCode = 128 + constants.signals[signal];
   }
 }
+
+/** Who read our output wants no more of it (`| head`): no error, and a reason to stop. */
+export class OutputClosed extends Error {}
 
 /** Wrong usage: what was typed makes no sense, and nothing was done. */
 export class UsageError extends MvmError {
@@ -36,6 +40,7 @@ const USAGE_CODES = new Set([
 
 export function exitCodeOf(error: unknown): number {
   if (error instanceof Cancelled) return error.exitCode;
+  if (error instanceof OutputClosed) return 0;
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
   return error instanceof MvmError && USAGE_CODES.has(error.code) ? 2 : 1;
 }

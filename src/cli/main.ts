@@ -1,15 +1,18 @@
 import { Command, CommanderError } from "commander";
 import type { Context } from "../core/context.ts";
+import { isErrno } from "../core/errors.ts";
 import { nearest } from "../core/nearest.ts";
 import { resolvePaths } from "../core/paths.ts";
 import { type Cli, styleFor } from "./cli.ts";
 import { COMMANDS, type Entry, GROUPS } from "./commands.ts";
-import { Cancelled, errorJson, exitCodeOf, renderError, UsageError } from "./errors.ts";
+import { Cancelled, errorJson, exitCodeOf, OutputClosed, renderError, UsageError } from "./errors.ts";
 import { groupHelp, overview } from "./help.ts";
 import type { Options, Page } from "./page.ts";
 import { progressView } from "./progress.ts";
 
-/** Runs one command line and returns its exit code: 0, 1 (it failed), 2 (wrong usage), 130 or 143 (stopped). */
+const STOPPING_SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+
+/** Runs one command line and returns its exit code: 0, 1 (it failed), 2 (wrong usage), 128 + a signal's number (stopped). */
 export async function main(argv: readonly string[]): Promise<number> {
   const { stdout, stderr, stdin, env } = process;
   const debug = argv.includes("--debug");
@@ -18,7 +21,7 @@ export async function main(argv: readonly string[]): Promise<number> {
   const progress = progressView(stderr, style);
   const abort = new AbortController();
   const stopListening = cancelOnSignals(abort);
-  cancelOnClosedPipe(abort, stdout, stderr);
+  cancelOnClosedOutput(abort, stdout, stderr);
   const context: Context = {
     paths: resolvePaths(env),
     env,
@@ -43,11 +46,12 @@ export async function main(argv: readonly string[]): Promise<number> {
   try {
     const code = await dispatch(cli, argv);
     progress.settle(true);
-    return code;
+    // Some commands run until they are stopped, and end as they should then.
+    return abort.signal.aborted ? exitCodeOf(abort.signal.reason) : code;
   } catch (thrown) {
     progress.settle(false);
     const error = abort.signal.aborted ? abort.signal.reason : thrown;
-    if (error instanceof CommanderError && exitCodeOf(error) === 0) return 0;
+    if (error instanceof OutputClosed || (error instanceof CommanderError && error.exitCode === 0)) return 0;
     stderr.write(json ? errorJson(asUsage(error)) : renderError(asUsage(error), style, debug));
     return exitCodeOf(error);
   } finally {
@@ -55,25 +59,31 @@ export async function main(argv: readonly string[]): Promise<number> {
   }
 }
 
-/** A reader of our output that had enough (`| head`) ends us, cleanly; work goes on when only its progress is not read. */
-function cancelOnClosedPipe(abort: AbortController, stdout: NodeJS.WriteStream, stderr: NodeJS.WriteStream): void {
-  const onError = (onClosed: () => void) => (error: NodeJS.ErrnoException) => {
-    if (error.code !== "EPIPE") throw error;
-    onClosed();
-  };
-  stdout.on("error", onError(() => abort.abort(new Cancelled("SIGPIPE"))));
-  stderr.on("error", onError(() => {}));
+/** A reader of our data that had enough (`| head`) ends us, cleanly; work goes on when only its progress is not read. */
+function cancelOnClosedOutput(abort: AbortController, stdout: NodeJS.WriteStream, stderr: NodeJS.WriteStream): void {
+  stdout.on("error", (error) => {
+    requireClosed(error);
+    abort.abort(new OutputClosed());
+  });
+  stderr.on("error", requireClosed);
 }
 
-/** The first Ctrl+C stops cleanly, the second at once. */
+/** EPIPE: the pipe's reader is gone; EIO: the terminal is. Anything else is a bug. */
+function requireClosed(error: Error): void {
+  if (!isErrno(error, "EPIPE", "EIO")) throw error;
+}
+
+/** The first Ctrl+C stops cleanly, the second at once. A terminal that is closed (SIGHUP) leaves no VM of ours behind, either. */
 function cancelOnSignals(abort: AbortController): () => void {
   const onSignal = (signal: NodeJS.Signals) => {
-    const reason = new Cancelled(signal === "SIGTERM" ? "SIGTERM" : "SIGINT");
+    const reason = new Cancelled(signal);
     if (abort.signal.aborted) process.exit(reason.exitCode);
     abort.abort(reason);
   };
-  process.on("SIGINT", onSignal).on("SIGTERM", onSignal);
-  return () => void process.removeListener("SIGINT", onSignal).removeListener("SIGTERM", onSignal);
+  for (const signal of STOPPING_SIGNALS) process.on(signal, onSignal);
+  return () => {
+    for (const signal of STOPPING_SIGNALS) process.removeListener(signal, onSignal);
+  };
 }
 
 async function dispatch(cli: Cli, argv: readonly string[]): Promise<number> {
@@ -95,9 +105,10 @@ function show(cli: Cli, text: string, code = 0): number {
 
 function unknownCommand(words: readonly string[], first?: string, second?: string): UsageError {
   if (first === undefined) return new UsageError(`unknown option '${words[0]}'`, "`mvmctl --help` lists the commands");
-  const typed = GROUPS[first] && second !== undefined ? `${first} ${second}` : first;
+  const both = `${first} ${second ?? ""}`.trimEnd();
   const candidates = COMMANDS.map(({ path }) => path).concat(Object.keys(GROUPS));
-  const guess = nearest(typed, candidates);
+  const guess = nearest(both, candidates) ?? nearest(first, candidates);
+  const typed = GROUPS[first] ? both : first;
   return new UsageError(
     `unknown command '${typed}'`,
     guess ? `did you mean \`mvmctl ${guess}\`?` : "`mvmctl --help` lists the commands",
