@@ -15,8 +15,9 @@ const STOPPING_SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 /** Runs one command line and returns its exit code: 0, 1 (it failed), 2 (wrong usage), 128 + a signal's number (stopped). */
 export async function main(argv: readonly string[]): Promise<number> {
   const { stdout, stderr, stdin, env } = process;
-  const debug = argv.includes("--debug");
-  const json = beforeDashes(argv).includes("--json");
+  const own = beforeDashes(argv);
+  const debug = own.includes("--debug");
+  const json = own.includes("--json");
   const style = styleFor(stderr, env);
   const progress = progressView(stderr, style);
   const abort = new AbortController();
@@ -138,7 +139,7 @@ function positional(parsed: readonly unknown[]): string[] {
 export function commandOf(path: string, page: Page): Command {
   const command = new Command(`mvmctl ${path}`)
     .summary(page.summary)
-    .description(page.description ? `${page.summary}.\n\n${page.description}` : `${page.summary}.`)
+    .description([`${page.summary}.`, joinLines(page.description ?? "")].filter(Boolean).join("\n\n"))
     .exitOverride()
     .configureOutput({ writeErr: () => {} })
     .showSuggestionAfterError(true)
@@ -150,11 +151,17 @@ export function commandOf(path: string, page: Page): Command {
   return command;
 }
 
+/** Paragraphs whose lines the help wraps anew, as wide as the terminal is. */
+function joinLines(text: string): string {
+  return text.replace(/(?<!\n)\n(?!\n)/g, " ");
+}
+
 /** Commander's complaints, as ours. */
 function asUsage(error: unknown): unknown {
   if (!(error instanceof CommanderError)) return error;
   const [message = "", ...rest] = error.message.replace(/^error: /, "").split("\n");
-  return new UsageError(message, rest.join(" ").replace(/^\(|\)$/g, "") || "add --help to see what the command takes");
+  const suggestion = rest.join(" ").replace(/^\(Did|\)$/g, (text) => (text === ")" ? "" : "did"));
+  return new UsageError(message, suggestion || "add --help to see what the command takes");
 }
 
 /** What follows `--` belongs to a command in the guest. */

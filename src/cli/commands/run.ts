@@ -94,8 +94,10 @@ async function templateToRun(cli: Cli, options: Options): Promise<TemplateName> 
   const name = textOption(options, "template");
   const flake = textOption(options, "flake");
   if (name !== undefined && flake === undefined) return parseTemplateName(name);
-  if (flake === undefined || name !== undefined)
-    throw new UsageError("what to run was not said", "give either --template NAME or --flake REF");
+  if (flake === undefined || name !== undefined) {
+    const what = name === undefined ? "what to run was not said" : "--template and --flake say two things to run";
+    throw new UsageError(what, "give either --template NAME or --flake REF");
+  }
   const [{ templateOfFlake }, { buildTemplate }] = await Promise.all([
     import("../../template/flake-template.ts"),
     import("../../template/build.ts"),

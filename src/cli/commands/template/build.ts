@@ -12,7 +12,7 @@ const DEFAULT_TIMEOUT_SECONDS = "180";
 export const page: Page = {
   summary: "Build a template, and snapshot it healthy",
   description:
-    "Builds the template's flake with Nix. With --snapshot, also boots a temporary VM, waits until every health check\npasses, and stores its memory and state beside the revision, for `run` to restore. A build whose flake, lock and settings are\nunchanged does nothing. A template that is not registered yet is, if its flake.nix is here.",
+    "Builds the template's flake with Nix. With --snapshot, also boots a temporary VM, waits until every health check passes, and stores its memory and state beside the revision, for `run` to restore. A build whose flake, lock and settings are unchanged does nothing. A template that is not registered yet is, if its flake.nix is here.",
   define: (command) =>
     command
       .argument("<name>")

@@ -8,11 +8,11 @@ import { flag, type Page, textOption } from "../../page.ts";
 export const page: Page = {
   summary: "Write a new template's files",
   description:
-    "Writes flake.nix, .gitignore and README.md into the current directory if it is empty, else into a new directory\nNAME. Files that are there are never overwritten.",
+    "Writes flake.nix, .gitignore and README.md into the current directory if it is empty, else into a new directory NAME. Files that are there are never overwritten.",
   define: (command) =>
     command
       .argument("<name>")
-      .option("--local", "write the files here (they are always local for now)")
+      .option("--local", "write the files on this machine (has to be said)")
       .option("--preset <preset>", "minimal, http, python, redis, postgres or worker (default http)")
       .option("--pkgs <set>", "nixpkgs, or host: Debian's packages, for machines without a Nix cache (default nixpkgs)")
       .option("--dir <directory>", "write into this directory"),

@@ -6,17 +6,24 @@ import { type Options, textOption } from "../../page.ts";
 
 /** The options that describe a template; `edit` takes them without defaults. */
 export function defineSettings(command: Command, defaults?: TemplateSettings): Command {
-  const shown = (value: string | number | undefined) => (value === undefined ? "" : ` (default ${value})`);
+  return defineCommonSettings(command, defaults).option(
+    "--role <name>",
+    `what the VMs are for; selects the flake's package of that name if it has one${shownDefault(defaults?.role)}`,
+  );
+}
+
+/** Those that several templates of one flake can share: all but the role. */
+export function defineCommonSettings(command: Command, defaults?: Omit<TemplateSettings, "role">): Command {
   return command
-    .option("--flake <ref>", `the flake: a directory, github:…, git+https:…${shown(defaults?.flake)}`)
-    .option("--profile <name>", `the flake's package to build${shown(defaults?.profile)}`)
-    .option(
-      "--role <name>",
-      `what the VMs are for; selects the flake's package of that name if it has one${shown(defaults?.role)}`,
-    )
-    .option("--cpus <n>", `virtual CPUs${shown(defaults?.cpus)}`)
-    .option("--mem <MiB>", `memory in MiB${shown(defaults?.memMiB)}`)
-    .option("--data-disk <MiB>", `a disk of this size at /mnt/data, 0 for none${shown(defaults?.dataDiskMiB)}`);
+    .option("--flake <ref>", `the flake: a directory, github:…, git+https:…${shownDefault(defaults?.flake)}`)
+    .option("--profile <name>", `the flake's package to build${shownDefault(defaults?.profile)}`)
+    .option("--cpus <n>", `virtual CPUs${shownDefault(defaults?.cpus)}`)
+    .option("--mem <MiB>", `memory in MiB${shownDefault(defaults?.memMiB)}`)
+    .option("--data-disk <MiB>", `a disk of this size at /mnt/data, 0 for none${shownDefault(defaults?.dataDiskMiB)}`);
+}
+
+function shownDefault(value: string | number | undefined): string {
+  return value === undefined ? "" : ` (default ${value})`;
 }
 
 /** Those settings that were given. @throws MvmError `INVALID_SIZE`, `INVALID_NAME` */
