@@ -128,5 +128,5 @@ test("KVM shows the guest the host's CPU; emulation shows all that it can emulat
   const args = qemuArguments(config, kvm, anonymous, undefined);
   assert.deepEqual(values(args, "-cpu"), ["host"]);
   assert.match(values(args, "-M")[0]!, /accel=kvm/);
-  assert.deepEqual(values(qemuArguments(config, tcg, anonymous, undefined), "-cpu"), ["max"]);
+  assert.match(values(qemuArguments(config, tcg, anonymous, undefined), "-cpu")[0]!, /^max,/);
 });
