@@ -7,6 +7,7 @@ test("a slip of the finger finds what was meant", () => {
   assert.equal(nearest("helo", names), "hello");
   assert.equal(nearest("postgers", names), "postgres");
   assert.equal(nearest("rediss", names), "redis");
+  assert.equal(nearest("stpo", ["stop", "ls"]), "stop");
 });
 
 test("of several, the closest", () => {
