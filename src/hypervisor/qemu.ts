@@ -77,14 +77,19 @@ export function createQemuDriver(host: { cacheDir: string; env: NodeJS.ProcessEn
   }
 
   async function control<T>(vm: VmRef, use: (qmp: QmpClient) => Promise<T>): Promise<T> {
-    const socket = await connectUnix(join(vm.directory, QMP_SOCKET), {
-      deadlineMs: Date.now() + CONTROL_TIMEOUT_MS,
-      checkAlive: () => {
-        if (!isAlive(vm.process)) throw explainEnd(vm.directory);
-      },
-    });
-    using qmp = await QmpClient.open(socket, CONTROL_TIMEOUT_MS);
-    return await use(qmp);
+    try {
+      const socket = await connectUnix(join(vm.directory, QMP_SOCKET), {
+        deadlineMs: Date.now() + CONTROL_TIMEOUT_MS,
+        checkAlive: () => {
+          if (!isAlive(vm.process)) throw explainEnd(vm.directory);
+        },
+      });
+      using qmp = await QmpClient.open(socket, CONTROL_TIMEOUT_MS);
+      return await use(qmp);
+    } catch (error) {
+      // A control socket that breaks is how a VM that ends looks from here; why it ended says more.
+      throw isAlive(vm.process) ? error : explainEnd(vm.directory);
+    }
   }
 
   return {
@@ -107,9 +112,8 @@ export function createQemuDriver(host: { cacheDir: string; env: NodeJS.ProcessEn
         await control(vm, loadAndContinue);
         return vm;
       } catch (error) {
-        const ended = !isAlive(vm.process);
         await killVm(vm);
-        throw ended ? explainEnd(vm.directory) : error;
+        throw error;
       }
     },
 
