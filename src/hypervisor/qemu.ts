@@ -1,4 +1,4 @@
-import { closeSync, openSync, readFileSync } from "node:fs";
+import { closeSync, openSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileError, MvmError } from "../core/errors.ts";
@@ -52,6 +52,7 @@ export function createQemuDriver(host: { cacheDir: string; env: NodeJS.ProcessEn
     const args = qemuArguments(config, facts, memory, incoming);
     const prefix = launchPrefix(options, memory, host.env);
     const [program = binary, ...rest] = prefix.length > 0 ? [...prefix, binary] : [];
+    removeSockets(config.directory);
     const log = openForVm(join(config.directory, HYPERVISOR_LOG), "a");
     const vmstate = incoming ? openForVm(incoming.vmstate, "r") : undefined;
     try {
@@ -152,6 +153,12 @@ function launchPrefix(options: StartOptions, memory: MemorySource, env: NodeJS.P
   if (memory.kind === "private" && process.getuid?.() !== 0) prefix.push("unshare", "--user", "--map-root-user", "--");
   if (options.dieWithParent && findProgram("setpriv", env)) prefix.push("setpriv", "--pdeathsig", "KILL", "--");
   return prefix;
+}
+
+/** Those of a VM that was killed here a moment ago may still take connections, and drop them. */
+function removeSockets(directory: string): void {
+  const agents = Array.from({ length: AGENT_PORT_COUNT }, (_, index) => agentSocket(index));
+  for (const socket of [QMP_SOCKET, ...agents]) rmSync(join(directory, socket), { force: true });
 }
 
 function openForVm(path: string, flags: "a" | "r"): number {
