@@ -7,19 +7,8 @@ cd "$(dirname "$0")/.."
 # The oldest Rust the agent builds with; Debian 12 has a newer one as rustc-web, beside its old rustc.
 MIN_CARGO_MINOR=85
 
-fail() {
-  echo "setup: $1" >&2
-  exit 1
-}
-
 as_root() {
-  if [ "$(id -u)" -eq 0 ]; then
-    "$@"
-  elif has sudo; then
-    sudo "$@"
-  else
-    fail "this needs root or sudo: $*"
-  fi
+  if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
 }
 
 has() {
@@ -54,40 +43,28 @@ install_packages() {
   mapfile -t packages < <(missing_packages)
   # The lists of packages are needed to build images from Debian's packages, too.
   if [ "${#packages[@]}" -eq 0 ] && [ -n "$(find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*' -print -quit)" ]; then return; fi
-  has apt-get || fail "this script knows Debian's apt-get only; install by hand: ${packages[*]}"
+  if ! has apt-get; then
+    echo "setup: this script knows Debian's apt-get only; install by hand: ${packages[*]}" >&2
+    exit 1
+  fi
   if [ "${#packages[@]}" -gt 0 ]; then echo "setup: installing from Debian's packages: ${packages[*]}"; fi
-  case "${packages[*]}" in
-    *cargo-web*) if [ -x /usr/bin/cargo ]; then echo "setup: they take the place of Debian's older cargo and rustc"; fi ;;
-  esac
   as_root apt-get update -qq
   if [ "${#packages[@]}" -gt 0 ]; then
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${packages[@]}" >/dev/null
   fi
 }
 
-# Without a daemon whoever builds writes to /nix; only root may make it. So Nix's own single-user installation does it, too.
-make_store() {
-  if [ "$(id -u)" -eq 0 ] || [ -w /nix ] || [ -S /nix/var/nix/daemon-socket/socket ]; then return; fi
-  [ ! -e /nix ] || fail "/nix is not yours, and no Nix daemon runs: install one (apt-get install nix-setup-systemd), or run as root"
-  echo "setup: making /nix, for $(id -un)"
-  as_root install -d -m 755 -o "$(id -u)" -g "$(id -g)" /nix
-}
-
 build_agent() {
-  local machine binary installed quiet
+  local machine binary installed
   machine=$(uname -m)
   binary="agent/target/$machine-unknown-linux-gnu/release/mvm-agent"
   installed="nix/agent/$machine-linux/mvm-agent"
   if [ -x "$installed" ] && [ -z "$(find agent/src agent/Cargo.toml agent/Cargo.lock agent/.cargo -newer "$installed" -print -quit)" ]; then return; fi
-  has_new_cargo || fail "$(command -v cargo) is older than 1.$MIN_CARGO_MINOR and hides Debian's: rustup update, or PATH=/usr/bin:\$PATH"
-  echo "setup: building the guest agent, which takes some minutes the first time"
-  quiet=--quiet
-  if [ -t 2 ]; then quiet=; fi
-  (cd agent && cargo build --release --locked ${quiet:+"$quiet"} --target "$machine-unknown-linux-gnu")
+  echo "setup: building the guest agent"
+  (cd agent && cargo build --release --locked --quiet --target "$machine-unknown-linux-gnu")
   mkdir -p "$(dirname "$installed")"
   install -m 755 "$binary" "$installed"
 }
 
 install_packages
-make_store
 build_agent

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { MvmError } from "../core/errors.ts";
 import { run } from "../core/process.ts";
 import { lastLines } from "../core/text.ts";
-import { NIX_INSTALL_HINT, NIX_STORE_HINT } from "./nix.ts";
+import { NIX_INSTALL_HINT } from "./nix.ts";
 
 export interface StoreOptions {
   readonly env: NodeJS.ProcessEnv;
@@ -92,6 +92,8 @@ async function nixTool(program: string, args: readonly string[], options: StoreO
   if (result.exitCode === 0) return result.stdout;
   throw new MvmError("NIX_FAILED", `${program} failed: ${lastLines(result.stderr, 1)}`, {
     detail: lastLines(result.stderr, 10),
-    ...(/permission denied|not permitted/i.test(result.stderr) ? { hint: NIX_STORE_HINT } : {}),
+    ...(/permission denied|not permitted/i.test(result.stderr)
+      ? { hint: "install Nix's daemon (apt-get install nix-setup-systemd), or run as root" }
+      : {}),
   });
 }

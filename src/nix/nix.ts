@@ -6,10 +6,6 @@ import { type NixEvent, NixLog } from "./nix-log.ts";
 
 export const NIX_INSTALL_HINT = "install it: apt-get install nix-bin (or see nixos.org/download)";
 
-/** Without a daemon, who builds writes to the store: see "single-user installation" in Nix's manual. */
-export const NIX_STORE_HINT =
-  "run as root, or own the store (sudo install -d -o $USER /nix), or install Nix's daemon (apt-get install nix-setup-systemd)";
-
 export interface NixOptions {
   readonly env: NodeJS.ProcessEnv;
   readonly signal?: AbortSignal;
@@ -120,7 +116,7 @@ function hintFor(text: string): { hint?: string } {
     };
   }
   if (/permission denied|opening lock file|creating directory '\/nix/i.test(text)) {
-    return { hint: NIX_STORE_HINT };
+    return { hint: "install Nix's daemon (apt-get install nix-setup-systemd), or run as root" };
   }
   return {};
 }
