@@ -32,6 +32,8 @@ const CONTROL_TIMEOUT_MS = 5000;
 /** The state of a VM whose memory stays in its file is some 100 kB: a minute means that the disk hangs. */
 const SNAPSHOT_TIMEOUT_MS = 60_000;
 const KILL_TIMEOUT_MS = 5000;
+/** From closing its sockets to the end of QEMU's process. */
+const ENDING_MS = 500;
 
 /** QEMU's microvm machine: KVM where it works, emulation everywhere else. */
 export function createQemuDriver(host: { cacheDir: string; env: NodeJS.ProcessEnv }): Driver {
@@ -88,8 +90,8 @@ export function createQemuDriver(host: { cacheDir: string; env: NodeJS.ProcessEn
       using qmp = await QmpClient.open(socket, CONTROL_TIMEOUT_MS);
       return await use(qmp);
     } catch (error) {
-      // A control socket that breaks is how a VM that ends looks from here; why it ended says more.
-      throw isAlive(vm.process) ? error : explainEnd(vm.directory);
+      // A control socket that breaks is how a VM that ends looks from here, a moment before it has; why it ended says more.
+      throw (await hasEnded(vm)) ? explainEnd(vm.directory) : error;
     }
   }
 
@@ -153,6 +155,16 @@ function launchPrefix(options: StartOptions, memory: MemorySource, env: NodeJS.P
   if (memory.kind === "private" && process.getuid?.() !== 0) prefix.push("unshare", "--user", "--map-root-user", "--");
   if (options.dieWithParent && findProgram("setpriv", env)) prefix.push("setpriv", "--pdeathsig", "KILL", "--");
   return prefix;
+}
+
+/** Whether the process ends now: its sockets close before it does. */
+async function hasEnded(vm: VmRef): Promise<boolean> {
+  const deadline = Date.now() + ENDING_MS;
+  while (isAlive(vm.process)) {
+    if (Date.now() > deadline) return false;
+    await delay(5);
+  }
+  return true;
 }
 
 /** Those of a VM that was killed here a moment ago may still take connections, and drop them. */
