@@ -100,6 +100,43 @@ export async function indexFile(path: string, signal?: AbortSignal): Promise<Fil
   }
 }
 
+/**
+ * SHA-256 of a whole file that is known to be zeros where its list of chunks says so: those are not read. On a file full
+ * of holes that saves more time than the digest takes.
+ * @throws MvmError `FILE_FAILED`
+ */
+export async function sha256OfChunks(
+  path: string,
+  { size, chunks }: { readonly size: number; readonly chunks: readonly unknown[] },
+  chunkBytes: number,
+  signal: AbortSignal,
+): Promise<string> {
+  const hash = createHash("sha256");
+  const file = await open(path, "r").catch((error) => {
+    throw fileError(error, path, "read");
+  });
+  const buffer = Buffer.allocUnsafe(Math.max(chunkBytes, CHUNK_BYTES));
+  let offset = 0;
+  const add = async (zero: boolean) => {
+    const length = Math.min(chunkBytes, size - offset);
+    if (zero) for (let done = 0; done < length; done += CHUNK_BYTES) hash.update(zeros.subarray(0, length - done));
+    else hash.update(buffer.subarray(0, (await file.read(buffer, 0, length, offset)).bytesRead));
+    offset += length;
+  };
+  try {
+    for (const chunk of chunks) {
+      signal.throwIfAborted();
+      if (typeof chunk !== "number") await add(false);
+      else for (let count = 0; count < chunk; count++) await add(true);
+    }
+    return hash.digest("hex");
+  } catch (error) {
+    throw fileError(error, path, "read");
+  } finally {
+    await file.close();
+  }
+}
+
 function digestsOf(block: Buffer): Promise<string | undefined>[] {
   const digests = [];
   for (let start = 0; start < block.length; start += CHUNK_BYTES) {

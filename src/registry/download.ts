@@ -1,5 +1,6 @@
 import { existsSync, linkSync, mkdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { sha256OfChunks } from "../core/chunks.ts";
 import type { Context } from "../core/context.ts";
 import { sha256File } from "../core/digests.ts";
 import { requireSpace } from "../core/disk-space.ts";
@@ -50,8 +51,8 @@ export async function downloadFiles(
     // The largest first: its digest is computed while the others come.
     const rest = parts.filter((part) => !linked.has(part)).sort((a, b) => b.file.size - a.file.size);
     for (const part of rest) {
-      await fetchFile(fetch, part);
-      const check = requireDigest(part, ctx.signal);
+      const begun = await fetchFile(fetch, part);
+      const check = requireDigest(part, begun, ctx.signal);
       check.catch(() => {}); // awaited below
       checks.push(check);
     }
@@ -104,7 +105,7 @@ async function linkKnownFiles(
   return linked;
 }
 
-async function fetchFile(fetch: Parameters<typeof fetchFiles>[0], { record, file, path }: Part): Promise<void> {
+async function fetchFile(fetch: Parameters<typeof fetchFiles>[0], { record, file, path }: Part): Promise<boolean> {
   const begun = existsSync(path);
   const to: FileToFetch = { record, file, handle: await openSparse(path, file.size), begun };
   try {
@@ -113,10 +114,12 @@ async function fetchFile(fetch: Parameters<typeof fetchFiles>[0], { record, file
   } finally {
     await to.handle.close();
   }
+  return begun;
 }
 
-async function requireDigest({ file, path, record }: Part, signal: AbortSignal): Promise<void> {
-  const found = await sha256File(path, signal);
+/** A file that is new has holes where the record has zeros: they need not be read. */
+async function requireDigest({ file, path, record }: Part, begun: boolean, signal: AbortSignal): Promise<void> {
+  const found = begun ? await sha256File(path, signal) : await sha256OfChunks(path, file, record.chunkBytes, signal);
   if (found === file.sha256) return;
   rmSync(path, { force: true });
   throw new MvmError(

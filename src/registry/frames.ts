@@ -14,7 +14,11 @@ export const LEVELS = { image: 7, memory: 1 } as const;
 
 /** One chunk's content as a zstd frame, which says how long the content is and needs no larger window. */
 export function toFrame(chunk: Uint8Array, level: number): Promise<Buffer> {
-  return compress(chunk, { pledgedSrcSize: chunk.length, params: { [constants.ZSTD_c_compressionLevel]: level } });
+  return compress(chunk, {
+    pledgedSrcSize: chunk.length,
+    chunkSize: outputBuffer(chunk.length),
+    params: { [constants.ZSTD_c_compressionLevel]: level },
+  });
 }
 
 /**
@@ -28,6 +32,7 @@ export async function fromFrame(frame: Uint8Array, length: number, sha256: strin
   try {
     content = await decompress(frame, {
       maxOutputLength: length,
+      chunkSize: outputBuffer(length),
       params: { [constants.ZSTD_d_windowLogMax]: windowLog },
     });
   } catch (error) {
@@ -37,6 +42,11 @@ export async function fromFrame(frame: Uint8Array, length: number, sha256: strin
   const found = await digestAside(content);
   if (found !== sha256) throw damaged(`its SHA-256 is ${found} instead of ${sha256}`);
   return content;
+}
+
+/** Node calls back each time its output buffer is full: one that holds everything is full once. It takes 64 bytes at least. */
+function outputBuffer(length: number): number {
+  return Math.max(64, length);
 }
 
 function damaged(why: string, cause?: unknown): MvmError {
