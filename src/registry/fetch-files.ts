@@ -7,7 +7,7 @@ import { fromFrame } from "./frames.ts";
 import { blobKey } from "./keys.ts";
 import type { LocalChunks } from "./local-chunks.ts";
 import type { ContentRecord, RemoteChunk, RemoteFile } from "./records.ts";
-import { writeAll, writeSparse } from "./sparse-file.ts";
+import { dataRuns, writeAll, writeSparse } from "./sparse-file.ts";
 import type { Store } from "./store.ts";
 import type { TransferTotals } from "./transfer.ts";
 
@@ -59,7 +59,10 @@ interface Wanted {
  */
 export async function fetchFiles(fetch: FetchContext, files: readonly FileToFetch[]): Promise<void> {
   const wanted = new Map<string, Wanted>();
-  for (const to of files) await want(fetch, to, wanted);
+  for (const to of files) {
+    if (to.begun) await clearZeros(fetch, to);
+    await want(fetch, to, wanted);
+  }
   const missing: Wanted[] = [];
   await forEachParallel(wanted.values(), PARALLEL_COPIES, async (chunk) => {
     fetch.ctx.signal.throwIfAborted();
@@ -94,6 +97,23 @@ async function want({ ctx, totals }: FetchContext, to: FileToFetch, wanted: Map<
   });
   totals.logical += file.size;
   totals.zero += file.size - content;
+}
+
+/** Writes zeros where a file that was begun has something else although its record has zeros. */
+async function clearZeros({ ctx }: FetchContext, { file, record, handle }: FileToFetch): Promise<void> {
+  const buffer = Buffer.allocUnsafe(record.chunkBytes);
+  let position = 0;
+  for (const chunk of file.chunks) {
+    const end = position + (typeof chunk === "number" ? chunk : 1);
+    for (; typeof chunk === "number" && position < end; position++) {
+      ctx.signal.throwIfAborted();
+      const size = chunkLength(file.size, position, record.chunkBytes);
+      const found = buffer.subarray(0, size);
+      await handle.read(found, 0, size, position * record.chunkBytes);
+      if (dataRuns(found).length > 0) await writeAll(handle, Buffer.alloc(size), position * record.chunkBytes);
+    }
+    position = end;
+  }
 }
 
 async function isThere(

@@ -74,8 +74,8 @@ async function repairFile(
   } finally {
     await to.handle.close();
   }
-  // Zeros that were written over are not among the chunks: such a file is fetched anew.
-  if ((await sha256File(copy, ctx.signal)) !== file.sha256) throw notRepairable(damage, "what was zeros is altered");
+  if ((await sha256File(copy, ctx.signal)) !== file.sha256)
+    throw notRepairable(damage, "the chunks that the registry has make another file");
   chmodSync(copy, 0o444);
   renameSync(copy, damage.path);
   syncDirectory(directory);

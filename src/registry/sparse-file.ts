@@ -39,7 +39,7 @@ export async function writeAll(file: FileHandle, content: Buffer, offset: number
   }
 }
 
-/** Where content has blocks that are not zeros: [start, end) in bytes, neighbours joined. Exported for its test. */
+/** Where content has blocks that are not zeros: [start, end) in bytes, neighbours joined. */
 export function dataRuns(content: Buffer): [number, number][] {
   const runs: [number, number][] = [];
   for (let start = 0; start < content.length; start += BLOCK_BYTES) {
