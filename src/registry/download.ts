@@ -1,4 +1,4 @@
-import { existsSync, linkSync, mkdirSync, rmSync, statSync } from "node:fs";
+import { existsSync, linkSync, lstatSync, mkdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { sha256OfChunks } from "../core/chunks.ts";
 import type { Context } from "../core/context.ts";
@@ -106,6 +106,8 @@ async function linkKnownFiles(
 }
 
 async function fetchFile(fetch: Parameters<typeof fetchFiles>[0], { record, file, path }: Part): Promise<boolean> {
+  // Whatever is in the way that is no file of ours is not written to.
+  if (lstatSync(path, { throwIfNoEntry: false })?.isFile() === false) rmSync(path, { recursive: true });
   const begun = existsSync(path);
   const to: FileToFetch = { record, file, handle: await openSparse(path, file.size), begun };
   try {

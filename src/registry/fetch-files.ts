@@ -178,7 +178,7 @@ async function fetchAgain({ ctx, store, totals }: FetchContext, chunk: Wanted): 
       `chunk ${position} of ${to.file.file} is damaged in the registry: ${messageOf(error)}`,
       {
         cause: error,
-        detail: `it is in ${key}, ${chunk.length} bytes from ${chunk.offset}`,
+        detail: `it should have the SHA-256 ${chunk.sha256}, and is in ${key}, ${chunk.length} bytes from ${chunk.offset}`,
         hint: "nothing was published; push the template again from a machine that has it whole",
       },
     );

@@ -20,8 +20,8 @@ import { filesOf, snapshotKey } from "../template/snapshots.ts";
  * under. docs/registry-format.md describes every field.
  */
 
-/** A record of this size describes some hundred GiB of content; a larger one is damaged or hostile and is not parsed. */
-export const MAX_RECORD_BYTES = 64 * 1024 * 1024;
+/** A record of this size describes some 40 GiB of content, holes not counted; a larger one is not even parsed. */
+export const MAX_RECORD_BYTES = 16 * 1024 * 1024;
 export const MAX_TAG_BYTES = 64 * 1024;
 
 const MAX_CHUNK_BYTES = 16 * 1024 * 1024;
@@ -213,12 +213,16 @@ function requireSame(place: string, what: string, found: string, expected: strin
   if (found !== expected) throw refused(place, `its ${what} is ${found} instead of ${expected}`);
 }
 
+/** What mvmctl keeps beside the files. */
+const OUR_FILES = new Set(["manifest.json", "build.json", "chunks.json", "snapshots", "snapshot.json", "guard.json"]);
+
 /** The record has exactly the files of the document, and each list of chunks is as long as its file. */
 function requireFiles(record: ContentRecord, expected: readonly FileDigest[], place: string): void {
   if (record.files.length !== expected.length) throw refused(place, "its files are not those of its document");
   const names = new Set(record.files.map(({ file }) => file));
   if (names.size !== record.files.length) throw refused(place, "it has two files of one name");
   for (const digest of expected) {
+    if (OUR_FILES.has(digest.file)) throw refused(place, `a file may not be called ${digest.file}`);
     const file = record.files.find((one) => one.file === digest.file);
     if (file?.size !== digest.size || file.sha256 !== digest.sha256)
       throw refused(place, `${digest.file} is not the file of its document`);
