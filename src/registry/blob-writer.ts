@@ -1,3 +1,4 @@
+import { randomFillSync } from "node:crypto";
 import type { Context } from "../core/context.ts";
 import { sha256 } from "../core/digests.ts";
 import { blobKey } from "./keys.ts";
@@ -19,24 +20,23 @@ interface Pending {
   readonly length: number;
 }
 
-/** Gathers frames and uploads them. `onUploaded` is told of each blob that has arrived, with what is in it. */
+/** Told of each blob before it is uploaded, with what is in it; false asks for another name. */
+export type Announce = (blob: string, chunks: ReadonlyMap<string, ChunkPlace>) => Promise<boolean>;
+
+/** Gathers frames and uploads them. */
 export class BlobWriter {
   readonly #ctx: Context;
   readonly #store: Store;
-  readonly #onUploaded: (blob: string, chunks: ReadonlyMap<string, ChunkPlace>) => Promise<void>;
+  readonly #announce: Announce;
   #frames: Buffer[] = [];
   #bytes = 0;
   #pending = new Map<string, Pending>();
   #uploads: Promise<void>[] = [];
 
-  constructor(
-    ctx: Context,
-    store: Store,
-    onUploaded: (blob: string, chunks: ReadonlyMap<string, ChunkPlace>) => Promise<void>,
-  ) {
+  constructor(ctx: Context, store: Store, announce: Announce) {
     this.#ctx = ctx;
     this.#store = store;
-    this.#onUploaded = onUploaded;
+    this.#announce = announce;
   }
 
   /** Adds one chunk's frame. The place it returns names its blob only after `finish`. */
@@ -56,18 +56,34 @@ export class BlobWriter {
   }
 
   async #send(): Promise<void> {
-    const body = Buffer.concat(this.#frames);
-    const digest = sha256(body);
-    const chunks = this.#pending;
-    for (const place of chunks.values()) place.blob = digest;
+    const upload = this.#upload(this.#frames, this.#pending);
     this.#frames = [];
     this.#bytes = 0;
     this.#pending = new Map();
-    const upload = this.#store
-      .put(blobKey(digest), body, { sha256: digest }, this.#ctx.signal)
-      .then(() => this.#onUploaded(digest, chunks));
     upload.catch(() => {}); // awaited below, or in finish
     this.#uploads.push(upload);
     while (this.#uploads.length > IN_FLIGHT) await this.#uploads.shift();
   }
+
+  async #upload(frames: Buffer[], chunks: ReadonlyMap<string, Pending>): Promise<void> {
+    let body = Buffer.concat(frames);
+    for (;;) {
+      const digest = sha256(body);
+      for (const place of chunks.values()) place.blob = digest;
+      if (await this.#announce(digest, chunks)) {
+        await this.#store.put(blobKey(digest), body, { sha256: digest }, this.#ctx.signal);
+        return;
+      }
+      body = Buffer.concat([body, skippableFrame()]);
+    }
+  }
+}
+
+/** A frame that readers pass over (zstd's format, 3.1.2): it gives a blob another digest, and so another name. */
+function skippableFrame(): Buffer {
+  const frame = Buffer.alloc(24);
+  frame.writeUInt32LE(0x184d2a50, 0);
+  frame.writeUInt32LE(16, 4);
+  randomFillSync(frame, 8);
+  return frame;
 }

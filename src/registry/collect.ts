@@ -23,6 +23,8 @@ export interface CollectOutcome {
 }
 
 const PARALLEL = 4;
+/** A push writes its journal anew with each blob that arrives; one that did not for so long is dead, whatever the grace time is. */
+const DEAD_PUSH_MS = 60 * 60 * 1000;
 
 /**
  * Mark and sweep: removes blobs that no record names, and what broken-off pushes left, once they are old enough. Safe
@@ -40,12 +42,13 @@ export async function collectGarbage(
   const now = (await store.head(own, ctx.signal))?.modifiedMs ?? Date.now();
   try {
     const isOld = ({ modifiedMs }: ObjectInfo) => now - modifiedMs >= graceMs;
-    const stalePushes = (await listAll(ctx, store, PUSHES)).filter(isOld);
+    const isDead = ({ modifiedMs }: ObjectInfo) => now - modifiedMs >= Math.max(graceMs, DEAD_PUSH_MS);
+    const deadPushes = (await listAll(ctx, store, PUSHES)).filter(isDead);
     const blobs = await listAll(ctx, store, BLOBS);
-    const live = await liveBlobs(ctx, store, isOld);
+    const live = await liveBlobs(ctx, store, isDead);
     const doomed = blobs.filter((blob) => isOld(blob) && !live.has(digestOf(blob)));
     const outcome = {
-      removed: [...doomed, ...stalePushes].map(({ key }) => key),
+      removed: [...doomed, ...deadPushes].map(({ key }) => key),
       bytes: doomed.reduce((sum, { size }) => sum + size, 0),
       kept: blobs.length - doomed.length,
       dryRun,
@@ -54,13 +57,13 @@ export async function collectGarbage(
     // From here on a push that begins will not rely on these; one that began before is seen now.
     const intent = { version: 1, kind: "collection", blobs: doomed.map(digestOf) };
     await store.put(own, renderRecord(intent), {}, ctx.signal);
-    const stillLive = await liveBlobs(ctx, store, isOld);
+    const stillLive = await liveBlobs(ctx, store, isDead);
     const sweep = doomed.filter((blob) => !stillLive.has(digestOf(blob)));
-    await forEachParallel([...sweep, ...stalePushes], PARALLEL, ({ key }) => store.delete(key, ctx.signal));
+    await forEachParallel([...sweep, ...deadPushes], PARALLEL, ({ key }) => store.delete(key, ctx.signal));
     await removeOldCollections(ctx, store, isOld, own);
     return {
       ...outcome,
-      removed: [...sweep, ...stalePushes].map(({ key }) => key),
+      removed: [...sweep, ...deadPushes].map(({ key }) => key),
       bytes: sweep.reduce((sum, { size }) => sum + size, 0),
     };
   } finally {
@@ -76,9 +79,17 @@ async function listAll(ctx: Context, store: Store, prefix: string): Promise<Obje
   return found;
 }
 
-/** Blobs that a record names, or a push that is not long dead. */
-async function liveBlobs(ctx: Context, store: Store, isOld: (object: ObjectInfo) => boolean): Promise<Set<string>> {
+/**
+ * Blobs that a push which is not dead relies on, or a record names. Pushes are asked first: one that ends in between has
+ * written its records by then.
+ */
+async function liveBlobs(ctx: Context, store: Store, isDead: (object: ObjectInfo) => boolean): Promise<Set<string>> {
   const live = new Set<string>();
+  for (const push of await listAll(ctx, store, PUSHES)) {
+    if (isDead(push)) continue;
+    const object = await store.get(push.key, MAX_RECORD_BYTES, ctx.signal);
+    for (const blob of object ? parsePushRecord(object.bytes, push.key).blobs : []) live.add(blob);
+  }
   const records = (await listAll(ctx, store, TEMPLATES)).filter(({ key }) => {
     const parsed = parseTemplateKey(key);
     return parsed && parsed.kind !== "tag";
@@ -87,11 +98,6 @@ async function liveBlobs(ctx: Context, store: Store, isOld: (object: ObjectInfo)
     const record = await readAnyRecord(ctx, store, key);
     for (const blob of record?.blobs ?? []) live.add(blob);
   });
-  for (const push of await listAll(ctx, store, PUSHES)) {
-    if (isOld(push)) continue;
-    const object = await store.get(push.key, MAX_RECORD_BYTES, ctx.signal);
-    for (const blob of object ? parsePushRecord(object.bytes, push.key).blobs : []) live.add(blob);
-  }
   return live;
 }
 

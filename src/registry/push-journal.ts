@@ -38,11 +38,15 @@ export class PushJournal {
     return journal;
   }
 
-  /** Notes a blob that has arrived. */
-  async uploaded(blob: string, chunks: ReadonlyMap<string, ChunkPlace>): Promise<void> {
+  /**
+   * Notes a blob that is about to be uploaded. False if a collection is about to delete one of that name: then it has to
+   * get another.
+   */
+  async announce(blob: string, chunks: ReadonlyMap<string, ChunkPlace>): Promise<boolean> {
     const index = this.#record.blobs.push(blob) - 1;
     for (const [sha256, { offset, length }] of chunks) this.#record.chunks.push([sha256, index, offset, length]);
     await this.#write();
+    return !(await blobsToBeDeleted(this.#ctx, this.#store)).has(blob);
   }
 
   /** Ends a push whose records are written. */

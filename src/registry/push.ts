@@ -112,7 +112,7 @@ async function sendContent(
   countFiles(parts, known, totals);
   ctx.report({ kind: "step", text: `Sending ${name}` });
   const onProgress = transferProgress(ctx, "sent", totals);
-  const writer = new BlobWriter(ctx, store, (blob, chunks) => journal.uploaded(blob, chunks));
+  const writer = new BlobWriter(ctx, store, (blob, chunks) => journal.announce(blob, chunks));
   for (const part of parts) await pushNewChunks(ctx, part, known, writer, totals, onProgress);
   await writer.finish();
   await publish(known);

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { before, test } from "node:test";
 import { useDataDirectory } from "../../test/support/data-directory.ts";
@@ -18,6 +18,7 @@ let snapshotKey: string;
 before(async () => {
   using data = useDataDirectory();
   const root = join(data.root, "registry");
+  mkdirSync(root);
   id = makeTemplate(data.paths, name).id;
   await pushTemplate(data.ctx, new DirectoryStore(root), pushRequest(name));
   const revisions = join(root, "v1/templates/web/revisions");

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync, statSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { type DataDirectory, useDataDirectory } from "../../test/support/data-directory.ts";
@@ -29,6 +29,7 @@ interface World extends Disposable {
 function useWorld(): World {
   const [alice, bob] = [useDataDirectory(), useDataDirectory()];
   const root = join(alice.root, "registry");
+  mkdirSync(root);
   return {
     alice,
     bob,
@@ -117,7 +118,7 @@ test("a pull that was broken off goes on where it stopped", async () => {
     getRange: (key, offset, length) => {
       if (++ranges > 1) stopping.abort(new Error("stopped"));
       stopping.signal.throwIfAborted();
-      return store.getRange(key, offset, length);
+      return store.getRange(key, offset, length, stopping.signal);
     },
   });
   await assert.rejects(
@@ -174,7 +175,7 @@ test("verify --remote finds a blob that is missing, and one that was altered", a
   const [blob] = readdirSync(join(root, "v1", "blobs"));
   await flip(join(root, "v1", "blobs", blob!), 1000);
   assert.match((await verifyRemote(alice.ctx, store, web)).damage[0]!.reason, /SHA-256/);
-  await store.delete(`v1/blobs/${blob}`);
+  await store.delete(`v1/blobs/${blob}`, alice.ctx.signal);
   assert.match((await verifyRemote(alice.ctx, store, web)).damage[0]!.reason, /missing/);
 });
 

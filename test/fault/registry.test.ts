@@ -10,6 +10,7 @@ import {
   readFileSync,
   readSync,
   renameSync,
+  rmSync,
   symlinkSync,
   truncateSync,
   writeFileSync,
@@ -38,7 +39,8 @@ describe("a registry that is wrong, and commands that are killed", () => {
   beforeEach(async () => {
     bob?.[Symbol.dispose]();
     bob = useMvmctl({ MVM_TEMPLATE_REGISTRY_ENDPOINT: alice.env["MVM_TEMPLATE_REGISTRY_ENDPOINT"] });
-    await run("rm", ["-rf", registry]);
+    rmSync(registry, { recursive: true, force: true });
+    mkdirSync(registry);
     makeTemplate(resolvePaths(alice.env), "web");
     await alice.run(["template", "delete", "web", "--yes"]);
     made = makeTemplate(resolvePaths(alice.env), "web");
@@ -175,10 +177,10 @@ describe("a registry that is wrong, and commands that are killed", () => {
     await bob.ok(["template", "verify", "web"]);
   });
 
-  test("an object of a directory registry that is a link is none", async () => {
+  test("an object of a directory registry that is a link is not read", async () => {
     renameSync(record(), join(alice.dataDir, "elsewhere"));
     symlinkSync(join(alice.dataDir, "elsewhere"), record());
-    await bob.fails(["template", "pull", "web"], "REGISTRY_REVISION_NOT_FOUND");
+    await bob.fails(["template", "pull", "web"], "REGISTRY_UNSAFE_PATH");
   });
 
   test("kill -9 of a push at any moment leaves the tag old or new, and the next push completes it", async () => {
@@ -197,7 +199,6 @@ describe("a registry that is wrong, and commands that are killed", () => {
     }
     await alice.ok(["registry", "gc", "--grace", "0"]);
     await alice.ok(["template", "verify", "web", "--remote"]);
-    assert.deepEqual(readdirSync(object("pushes")), []);
     await bob.ok(["template", "pull", "web"]);
   });
 
