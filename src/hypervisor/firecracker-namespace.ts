@@ -41,18 +41,18 @@ export interface Confinement {
   readonly jail?: (Jail & { readonly jailer: string; readonly id: string }) | undefined;
 }
 
-/** Makes the root: `MOUNTPOINT SUBDIRECTORY [rw|ro FROM AT]... -- COMMAND...`. Nothing is quoted, so no path can mean anything else. */
+/** Makes the root (`mount -n` leaves the host's /run/mount alone): `MOUNTPOINT SUBDIRECTORY [rw|ro FROM AT]... -- COMMAND...`. Nothing is quoted, so no path can mean anything else. */
 const MAKE_ROOT = `set -eu
 root=$1$2
-mount -t tmpfs -o mode=755,size=64m mvm "$1"
+mount -n -t tmpfs -o mode=755,size=64m mvm "$1"
 mkdir -p "$root"
 shift 2
 while [ "$1" != -- ]; do
   to=$root$3
   mkdir -p "\${to%/*}"
   if [ -d "$2" ]; then mkdir -p "$to"; else : > "$to"; fi
-  mount --bind "$2" "$to"
-  if [ "$1" = ro ]; then mount -o remount,bind,ro "$to"; fi
+  mount -n --bind "$2" "$to"
+  if [ "$1" = ro ]; then mount -n -o remount,bind,ro "$to"; fi
   shift 3
 done
 shift
@@ -60,7 +60,7 @@ shift
 
 /** The new root goes on top of the old one, as an initramfs does it: below it there is no way back, even for root. */
 const ENTER = `cd "$root"
-mount --move . /
+mount -n --move . /
 exec chroot . "$@"
 `;
 

@@ -119,7 +119,8 @@ function readHead(path: string): Buffer {
   }
 }
 
-async function runTinyGuest(binary: string, scratch: string, signal?: AbortSignal): Promise<boolean> {
+/** Whether a guest of a few instructions runs, within the probe's time. */
+export async function runTinyGuest(binary: string, scratch: string, signal?: AbortSignal): Promise<boolean> {
   using staging = makeStagingDirectory(scratch, "kvm-probe");
   const kernel = join(staging.path, "kernel");
   const config = join(staging.path, "config.json");

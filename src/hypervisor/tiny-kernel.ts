@@ -10,7 +10,11 @@ const LOAD_ADDRESS = 0x100_0000n;
 const CODE_OFFSET = 0x1000;
 
 export function tinyKernel(): Buffer {
-  const code = machineCode();
+  return elfKernel(machineCode());
+}
+
+/** A kernel that is just this code. */
+export function elfKernel(code: readonly number[]): Buffer {
   const file = Buffer.alloc(CODE_OFFSET + code.length);
   file.set([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1]); // ELF, 64 bits, little-endian, version 1
   file.writeUInt16LE(2, 16); // e_type: executable

@@ -9,6 +9,10 @@ export function findFirecracker(): string | undefined {
   return findProgram(process.env["MVM_FC_BIN"] || "firecracker", process.env);
 }
 
+export async function versionOf(binary: string): Promise<string> {
+  return parseFirecrackerVersion((await run(binary, ["--version"])).stdout) ?? "";
+}
+
 export interface RealFirecracker extends AsyncDisposable {
   readonly socket: string;
   readonly directory: string;
@@ -19,7 +23,7 @@ export interface RealFirecracker extends AsyncDisposable {
 export async function startRealFirecracker(binary: string): Promise<RealFirecracker> {
   const directory = mkdtempSync(join(tmpdir(), "mvm-fc-"));
   const socket = join(directory, "api.sock");
-  const version = parseFirecrackerVersion((await run(binary, ["--version"])).stdout) ?? "";
+  const version = await versionOf(binary);
   const child = await spawnChecked(binary, ["--api-sock", socket], { stdio: "ignore" });
   const ended = new Promise((resolve) => child.once("exit", resolve));
   return {
