@@ -161,9 +161,9 @@ async function bootAndFreeze(
     return { bootMs: Math.round(bootMs), healthyMs: Math.round(healthyMs) };
   })();
   begin("pause", "Pausing the VM");
-  await driver.pause(vm);
+  await driver.pause(vm, "snapshot");
   begin("write the state", "Writing the VM's state");
-  await driver.snapshot(vm, join(files, VMSTATE));
+  await driver.snapshot(vm, { vmstate: join(files, VMSTATE), memory: memoryFile });
   await driver.kill(vm);
   return times;
 }

@@ -43,6 +43,7 @@ snapshot had running, as nobody can change the environment of a running process.
       )
       .option("--timeout <seconds>", `to become healthy (default ${DEFAULT_TIMEOUT_SECONDS})`)
       .option("--hypervisor <name>", "instead of the best one of this machine")
+      .option("--jail", "lock Firecracker up in its jailer: a user, a cgroup and a root of its own; needs root")
       .option("-d, --detach", "return and leave it running (always so)"),
   examples: [
     "mvmctl run --template my-service --name svc -p 8080:80",
@@ -77,6 +78,7 @@ function parseRequest(cli: Cli, options: Options) {
     volumes: listOption(options, "volume").map((text) => parseVolume(text, cli.cwd)),
     env: Object.fromEntries(listOption(options, "env").map(parseVariable)),
     cold: flag(options, "cold"),
+    jail: flag(options, "jail"),
     waitFor,
     timeoutMs: parseSeconds("--timeout", textOption(options, "timeout") ?? DEFAULT_TIMEOUT_SECONDS),
   } as const;
