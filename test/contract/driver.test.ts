@@ -15,7 +15,7 @@ import { AgentClient } from "../../src/guest/agent-client.ts";
 import { execInGuest } from "../../src/guest/exec.ts";
 import { waitHealthy } from "../../src/guest/health.ts";
 import { newIdentity } from "../../src/guest/identity.ts";
-import { chooseDriver } from "../../src/hypervisor/choose.ts";
+import { driverNamed } from "../../src/hypervisor/choose.ts";
 import {
   type Driver,
   HYPERVISORS,
@@ -43,7 +43,7 @@ for (const name of HYPERVISORS) {
     const vms: VmRef[] = [];
     before(async () => {
       mvm = useMvmctl();
-      driver = chooseDriver({ cacheDir: join(mvm.dataDir, "cache"), env: mvm.env }, name);
+      driver = driverNamed({ paths: resolvePaths(mvm.env), env: mvm.env }, name);
       await mvm.ok(["template", "create", "hello", "--flake", join(REPOSITORY, "examples", "hello")]);
       await mvm.ok(["template", "build", "hello"]);
       mkdirSync(join(mvm.dataDir, "snapshot"));
@@ -73,7 +73,7 @@ for (const name of HYPERVISORS) {
       const identity = await driver.probe();
       assert.equal(identity.name, name);
       assert.match(identity.version, /^\d+\.\d+/);
-      assert.deepEqual(await chooseDriver({ cacheDir: join(mvm.dataDir, "cache"), env: mvm.env }).probe(), identity);
+      assert.deepEqual(await driverNamed({ paths: resolvePaths(mvm.env), env: mvm.env }, name).probe(), identity);
     });
 
     test("a booted VM's agent answers, its console is logged, and a pause stops its clock until it is resumed", async () => {
@@ -88,7 +88,7 @@ for (const name of HYPERVISORS) {
 
       const before = await client.info();
       const paused = performance.now();
-      await driver.pause(vm);
+      await driver.pause(vm, "resume");
       // A request that was sent to a paused guest is answered when it is resumed, and not before.
       const late = client.info();
       const cpuTime = cpuTicks(vm);
@@ -108,8 +108,8 @@ for (const name of HYPERVISORS) {
       await until("the guest talks", () => heard.bytes > 0);
       await using other = await connect(driver, vm);
       await other.prepare(60_000);
-      await driver.pause(vm);
-      await driver.snapshot(vm, files.vmstate);
+      await driver.pause(vm, "snapshot");
+      await driver.snapshot(vm, files);
       await driver.kill(vm);
       await client[Symbol.asyncDispose]();
       assert.equal(isAlive(vm.process), false);
@@ -179,7 +179,7 @@ for (const name of HYPERVISORS) {
       const error = driver.explainEnd(vm.directory);
       assert.equal(error.code, "VM_DIED");
       assert.ok(error.detail && error.hint);
-      await assert.rejects(driver.pause(vm), { code: "VM_DIED" });
+      await assert.rejects(driver.pause(vm, "resume"), { code: "VM_DIED" });
     });
 
     test("a published port that is taken is named", async (t) => {
@@ -200,7 +200,7 @@ for (const name of HYPERVISORS) {
     test("a VM that may not outlive its starter ends with it", async () => {
       const config = configOf("orphan");
       const script = `
-        import { chooseDriver } from ${JSON.stringify(join(REPOSITORY, "src/hypervisor/choose.ts"))};
+        import { driverNamed } from ${JSON.stringify(join(REPOSITORY, "src/hypervisor/choose.ts"))};
         const driver = chooseDriver({ cacheDir: ${JSON.stringify(join(mvm.dataDir, "cache"))}, env: process.env }, ${JSON.stringify(name)});
         const vm = await driver.restore(${JSON.stringify(config)}, ${JSON.stringify(files)}, { dieWithParent: true });
         process.stdout.write(JSON.stringify(vm));
@@ -218,7 +218,7 @@ for (const name of HYPERVISORS) {
 async function whyNotHere(name: string): Promise<string | false> {
   using scratch = useMvmctl();
   try {
-    const driver = chooseDriver({ cacheDir: scratch.dataDir, env: process.env }, name);
+    const driver = driverNamed({ paths: resolvePaths(scratch.env), env: process.env }, name);
     await driver.probe();
     return driver.capabilities.snapshot ? false : `${name} makes no snapshots`;
   } catch (error) {
