@@ -61,5 +61,10 @@ export const COMMANDS: readonly Entry[] = [
   { path: "inspect", summary: "Show everything about an instance", load: () => import("./commands/inspect.ts") },
   { path: "pause", summary: "Stop an instance's CPUs", load: () => import("./commands/pause.ts") },
   { path: "resume", summary: "Let a paused instance run on", load: () => import("./commands/resume.ts") },
+  {
+    path: "doctor",
+    summary: "Check that this machine has what is needed, and say how to mend it",
+    load: () => import("./commands/doctor.ts"),
+  },
   { path: "completions", summary: "Print shell completions", load: () => import("./commands/completions.ts") },
 ];
