@@ -61,6 +61,7 @@ export const COMMANDS: readonly Entry[] = [
   { path: "inspect", summary: "Show everything about an instance", load: () => import("./commands/inspect.ts") },
   { path: "pause", summary: "Stop an instance's CPUs", load: () => import("./commands/pause.ts") },
   { path: "resume", summary: "Let a paused instance run on", load: () => import("./commands/resume.ts") },
+  { path: "setup", summary: "Install what this machine needs", load: () => import("./commands/setup.ts") },
   {
     path: "doctor",
     summary: "Check that this machine has what is needed, and say how to mend it",

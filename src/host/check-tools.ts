@@ -1,31 +1,19 @@
-import { findProgram, run } from "../core/process.ts";
+import { run } from "../core/process.ts";
 import { type Check, failed, ok, warning } from "./check.ts";
+import { missingTools, TOOLS } from "./tools.ts";
 
-/** Programs that mvmctl starts, beside Nix and the hypervisor; Debian has them in these packages. */
-const TOOLS = [
-  { program: "cp", debian: "coreutils", needed: true, without: "files can't be copied" },
-  { program: "mkfs.ext4", debian: "e2fsprogs", needed: false, without: "no data disks" },
-  {
-    program: "setpriv",
-    debian: "util-linux",
-    needed: false,
-    without: "a killed command may leave a VM until the next one",
-  },
-  { program: "git", debian: "git", needed: false, without: "no flakes in Git repositories" },
-  { program: "dpkg-deb", debian: "dpkg", needed: false, without: "no images of Debian's packages (hostPkgs)" },
-  { program: "apt-get", debian: "apt", needed: false, without: "debian.lock can't be written or renewed" },
-] as const;
-
-/** Debian keeps mkfs out of an ordinary user's PATH. */
-export function withSystemDirectories(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
-  return { ...env, PATH: `${env["PATH"] ?? ""}:/usr/sbin:/sbin` };
-}
+/** Nix and QEMU have checks of their own, which say more. */
+const CHECKED_ELSEWHERE = new Set(["nix", "qemu-system-x86_64"]);
 
 export function checkTools(env: NodeJS.ProcessEnv): Check[] {
-  const missing = TOOLS.filter(({ program }) => !findProgram(program, withSystemDirectories(env)));
-  if (missing.length === 0) return [ok("tools", TOOLS.map(({ program }) => program).join(", "))];
-  return missing.map(({ program, debian, needed, without }) =>
-    (needed ? failed : warning)(program, `not found: ${without}`, `apt-get install ${debian}`),
+  const ours = ({ program }: { program: string }) => !CHECKED_ELSEWHERE.has(program);
+  const missing = missingTools(env).filter(ours);
+  if (missing.length === 0) {
+    const names = TOOLS.filter(ours).map(({ program }) => program);
+    return [ok("tools", names.join(", "))];
+  }
+  return missing.map(({ program, needed, without }) =>
+    (needed ? failed : warning)(program, `not found: ${without}`, "mvmctl setup"),
   );
 }
 

@@ -1,7 +1,10 @@
-import { statSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
+import { join } from "node:path";
 import { configPath, readConfig } from "../core/config.ts";
 import type { Context } from "../core/context.ts";
 import type { Paths } from "../core/paths.ts";
+import { GUEST_LIBRARY } from "../nix/flake.ts";
+import { nixSystem } from "../nix/nix.ts";
 import { type Check, failed, guarded, ok, warning } from "./check.ts";
 import { checkHypervisors } from "./check-hypervisor.ts";
 import { checkNix } from "./check-nix.ts";
@@ -19,6 +22,7 @@ export async function checkMachine(ctx: Context): Promise<Check[]> {
     ["data directory", () => checkDataDirectory(paths.dataDir)],
     ["configuration", () => checkConfig(paths)],
     ["Nix", () => checkNix(env, signal)],
+    ["guest agent", () => [agentCheck(join(GUEST_LIBRARY, "agent", nixSystem(), "mvm-agent"))]],
     ["hypervisor", () => checkHypervisors(ctx)],
     ["user namespaces", () => checkUserNamespaces(env, signal)],
     ["tools", () => checkTools(env)],
@@ -41,6 +45,12 @@ export function nodeCheck(version: string): Check {
     `${version} is too old: ${OLDEST_NODE} or newer is needed`,
     `npx -p node@${OLDEST_NODE} mvmctl`,
   );
+}
+
+/** The published package has it; a clone builds it. */
+export function agentCheck(path: string): Check {
+  if (existsSync(path)) return ok("guest agent", path);
+  return failed("guest agent", `${path} is missing: this clone was not set up`, "npm run setup");
 }
 
 /** @throws MvmError `CORRUPT_FILE`, `NEWER_VERSION` */
