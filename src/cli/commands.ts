@@ -67,5 +67,10 @@ export const COMMANDS: readonly Entry[] = [
     summary: "Check that this machine has what is needed, and say how to mend it",
     load: () => import("./commands/doctor.ts"),
   },
+  {
+    path: "status",
+    summary: "Show the hypervisor in use, what runs, and what takes how much",
+    load: () => import("./commands/status.ts"),
+  },
   { path: "completions", summary: "Print shell completions", load: () => import("./commands/completions.ts") },
 ];
