@@ -102,5 +102,16 @@ export const COMMANDS: readonly Entry[] = [
     summary: "Make a key pair for signing what is pushed",
     load: () => import("./commands/registry/keygen.ts"),
   },
+  { path: "setup", summary: "Install what this machine needs", load: () => import("./commands/setup.ts") },
+  {
+    path: "doctor",
+    summary: "Check that this machine has what is needed, and say how to mend it",
+    load: () => import("./commands/doctor.ts"),
+  },
+  {
+    path: "status",
+    summary: "Show the hypervisor in use, what runs, and what takes how much",
+    load: () => import("./commands/status.ts"),
+  },
   { path: "completions", summary: "Print shell completions", load: () => import("./commands/completions.ts") },
 ];

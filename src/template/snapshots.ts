@@ -62,7 +62,9 @@ export function readSnapshots(
     try {
       const path = join(directory, key);
       const snapshot = readDocument(SnapshotDocument, join(path, "snapshot.json"));
-      return snapshot ? [{ key, directory: path, snapshot }] : [];
+      if (snapshot) return [{ key, directory: path, snapshot }];
+      onBroken(key, "snapshot.json is missing");
+      return [];
     } catch (error) {
       onBroken(key, messageOf(error));
       return [];
