@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { CHUNK_BYTES } from "../core/chunks.ts";
 import type { Context } from "../core/context.ts";
 import { MvmError } from "../core/errors.ts";
-import { type RevisionId, shortRevision, type TemplateName } from "../core/names.ts";
+import type { RevisionId, TemplateName } from "../core/names.ts";
 import { ensureChunkIndex } from "../template/chunk-index.ts";
 import { artifactsOf, type FileDigest } from "../template/revision.ts";
 import { currentRevision, listRevisions, readRevision, type StoredRevision } from "../template/revisions.ts";
@@ -232,7 +232,3 @@ function signTag(tag: TagRecord, { signingKey }: PushRequest): TagRecord {
   return signingKey ? { ...tag, signatures: [signText(tagToSign(tag), signingKey)] } : tag;
 }
 
-/** `3c775b881010 as latest`. */
-export function describePushed({ template, revision, tag }: PushOutcome): string {
-  return `${template} ${shortRevision(revision)} as ${tag}`;
-}

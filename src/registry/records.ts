@@ -115,7 +115,6 @@ const CollectionRecordSchema = v.strictObject({
   kind: v.literal("collection"),
   blobs: v.array(Sha256Schema),
 });
-export type CollectionRecord = v.InferOutput<typeof CollectionRecordSchema>;
 
 /** The bytes a record is stored as. There is one way to write it, so that two clients can't read the same text differently. */
 export function renderRecord(record: { readonly kind: string; readonly [field: string]: unknown }): Buffer {
