@@ -231,4 +231,3 @@ function sign<T extends ContentRecord>(record: T, { signingKey }: PushRequest): 
 function signTag(tag: TagRecord, { signingKey }: PushRequest): TagRecord {
   return signingKey ? { ...tag, signatures: [signText(tagToSign(tag), signingKey)] } : tag;
 }
-
