@@ -27,6 +27,8 @@ export function s3Failure(error: unknown, now: Circumstances): unknown {
   const broken = networkFailure(error, now);
   if (!broken) return error;
   const { code, why, hint } = broken;
+  // The HTTP parser's errors carry what the server sent, which may be anything.
+  if (error instanceof Error && "rawPacket" in error) delete error.rawPacket;
   return new MvmError(code, `could not ${now.doing} in ${now.where}: ${why}`, { hint, cause: error });
 }
 
@@ -179,7 +181,7 @@ function networkFailure(error: unknown, { origin, host }: Circumstances): Words 
   if (code.startsWith("HPE_")) {
     return {
       code: "REGISTRY_PROTOCOL",
-      why: "what answers is no HTTP server",
+      why: "what it answers is no HTTP",
       hint: `check ${ENV}ENDPOINT (${origin}): https or http, and the port`,
     };
   }
@@ -225,6 +227,10 @@ function safeText(text: unknown): string | undefined {
 
 /** A server's message may hold anything, even what it was sent. */
 function clean(text: string, secrets: readonly string[]): string {
-  const plain = text.replace(/[\p{C}\s]+/gu, " ").trim();
+  const plain = text
+    .slice(0, 10_000)
+    .replace(/[\p{C}\s]+/gu, " ")
+    .replace(/AWS4-HMAC-SHA256.*|Signature=\w+/g, "***")
+    .trim();
   return secrets.reduce((left, secret) => (secret ? left.replaceAll(secret, "***") : left), plain).slice(0, 300);
 }

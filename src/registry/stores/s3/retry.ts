@@ -51,6 +51,10 @@ function attemptsFor(error: unknown, { attempts }: RetryPolicy): number {
   if (isErrno(error, "ECONNREFUSED", "ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH", "EAI_AGAIN")) {
     return Math.min(attempts, CONNECT_ATTEMPTS);
   }
+  // No HTTP: what an answer before it left on the connection, or another kind of server.
+  if (error instanceof Error && "code" in error && String(error.code).startsWith("HPE_")) {
+    return Math.min(attempts, CONNECT_ATTEMPTS);
+  }
   return 1;
 }
 
