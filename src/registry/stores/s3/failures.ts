@@ -99,11 +99,8 @@ const FULL: Words = {
 };
 
 const KNOWN_CODES: Record<string, (refusal: Refusal, now: Circumstances) => Words> = {
-  InvalidAccessKeyId: () => ({
-    code: "REGISTRY_DENIED",
-    why: "the server does not know the access key",
-    hint: `check ${ENV}ACCESS_KEY_ID, and that the endpoint is the one the key is for`,
-  }),
+  InvalidAccessKeyId: unknownKey,
+  XAdminUserNotFound: unknownKey, // versitygw, with status 404
   SignatureDoesNotMatch: () => ({
     code: "REGISTRY_DENIED",
     why: "the secret key does not belong to the access key",
@@ -131,6 +128,14 @@ const KNOWN_CODES: Record<string, (refusal: Refusal, now: Circumstances) => Word
   QuotaExceeded: () => FULL,
   XMinioStorageFull: () => FULL,
 };
+
+function unknownKey(): Words {
+  return {
+    code: "REGISTRY_DENIED",
+    why: "the server does not know the access key",
+    hint: `check ${ENV}ACCESS_KEY_ID, and that the endpoint is the one the key is for`,
+  };
+}
 
 function sessionEnded(): Words {
   return {

@@ -45,10 +45,10 @@ function* elements(xml: string, name: string): Generator<string, undefined> {
   for (let at = 0; ; ) {
     const open = xml.indexOf(`<${name}`, at);
     if (open < 0) return;
-    const start = xml.indexOf(">", open) + 1;
     at = open + name.length + 1;
-    const follows = xml.charAt(at);
-    if (start === 0 || !(follows === ">" || /\s/.test(follows))) continue;
+    if (!/[\s>]/.test(xml.charAt(at))) continue; // a longer name
+    const start = xml.indexOf(">", at) + 1;
+    if (start === 0) return;
     const end = xml.indexOf(`</${name}>`, start);
     if (end < 0) return;
     yield xml.slice(start, end);
