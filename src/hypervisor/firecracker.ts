@@ -280,8 +280,17 @@ async function digHoles({ memory }: SnapshotFiles, env: NodeJS.ProcessEnv): Prom
 function explainEnd(directory: string, cause?: unknown): MvmError {
   const log = readLog(join(directory, HYPERVISOR_LOG));
   const console = readLog(join(directory, CONSOLE_LOG));
+  const detail = [lastLines(log, 5), lastLines(console, 15)].filter(Boolean).join("\n") || "it left no message";
+  // It says its version as soon as it runs.
+  if (!`${log}${console}`.includes("Firecracker")) {
+    return new MvmError("VM_START_FAILED", "Firecracker could not be started in a mount namespace of its own", {
+      detail,
+      hint: "run mvmctl as root, or allow user namespaces: sudo sysctl kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0",
+      cause,
+    });
+  }
   return new MvmError("VM_DIED", "the VM ended by itself", {
-    detail: [lastLines(log, 5), lastLines(console, 15)].filter(Boolean).join("\n") || "it left no message",
+    detail,
     hint: "if the guest ran out of memory, give it more with --mem",
     cause,
   });

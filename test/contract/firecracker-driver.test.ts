@@ -109,6 +109,15 @@ test("a snapshot that can't be loaded is an error with Firecracker's reason, and
   assert.deepEqual(findVmProcesses(vms.root), []);
 });
 
+test("a namespace that can't be made is an error with what mends it", { skip }, async () => {
+  using vms = await useFirecrackerVms();
+  const config = vms.config("a");
+  const rootfs = { path: join(vms.root, "nothing"), type: "erofs" };
+  const failed = { code: "VM_START_FAILED", detail: /mount: .*nothing/, hint: /as root/ };
+  await assert.rejects(vms.driver.boot({ ...config, rootfs }), failed);
+  assert.deepEqual(findVmProcesses(vms.root), []);
+});
+
 test("a compressed kernel is refused before anything starts", { skip }, async () => {
   using vms = await useFirecrackerVms();
   const kernel = join(vms.root, "bzImage");
