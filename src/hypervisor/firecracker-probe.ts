@@ -81,7 +81,7 @@ async function ask(binary: string, scratch: string, signal?: AbortSignal) {
   const { version } = firecrackerFeatures(await askVersion(binary, signal));
   if (isDynamic(readHead(binary)))
     throw unusable(`${binary} needs shared libraries, which its VMs' namespaces do not have`);
-  const kvm = await probeKvm(() => runTinyGuest(binary, scratch, signal));
+  const kvm = await probeKvm(() => runTinyGuest(binary, scratch, { signal }));
   const identity: HypervisorIdentity = {
     name: "firecracker",
     version,
@@ -120,7 +120,11 @@ function readHead(path: string): Buffer {
 }
 
 /** Whether a guest of a few instructions runs, within the probe's time. */
-export async function runTinyGuest(binary: string, scratch: string, signal?: AbortSignal): Promise<boolean> {
+export async function runTinyGuest(
+  binary: string,
+  scratch: string,
+  options: { readonly signal?: AbortSignal | undefined; readonly timeoutMs?: number } = {},
+): Promise<boolean> {
   using staging = makeStagingDirectory(scratch, "kvm-probe");
   const kernel = join(staging.path, "kernel");
   const config = join(staging.path, "config.json");
@@ -133,7 +137,9 @@ export async function runTinyGuest(binary: string, scratch: string, signal?: Abo
       drives: [],
     }),
   );
-  const result = await runBriefly(binary, ["--no-api", "--config-file", config], signal);
+  // Otherwise its log goes where the guest's console goes, and in between the letters of what the guest says.
+  const quiet = ["--log-path", "/dev/null"];
+  const result = await runBriefly(binary, ["--no-api", "--config-file", config, ...quiet], options);
   return result?.stdout.includes(KVM_MARK) ?? false;
 }
 

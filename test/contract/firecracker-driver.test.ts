@@ -8,7 +8,8 @@ import { findProgram, run, spawnChecked } from "../../src/core/process.ts";
 import { findVmProcesses, isAlive } from "../../src/core/process-identity.ts";
 import { MiB } from "../../src/core/sizes.ts";
 import type { SnapshotFiles, VmRef } from "../../src/hypervisor/driver.ts";
-import { confinedCommand, jailerBeside } from "../../src/hypervisor/firecracker-namespace.ts";
+import { jailerBeside } from "../../src/hypervisor/firecracker-jail.ts";
+import { confinedCommand } from "../../src/hypervisor/firecracker-namespace.ts";
 import { firecrackerFeatures } from "../../src/hypervisor/firecracker-version.ts";
 import { type FirecrackerVms, useFirecrackerVms, whyNoFirecrackerGuests } from "../support/firecracker-vm.ts";
 import { findFirecracker } from "../support/real-firecracker.ts";
@@ -168,6 +169,18 @@ test("the jailer runs a VM as its own user, and nothing of it is left", { skip: 
   await vms.driver.kill({ directory: config.directory });
   await until("the jailed process ends", () => !existsSync(`/proc/${jailed}`));
   assert.deepEqual(readdirSync(join(config.directory, "root")), []);
+});
+
+const v2 = existsSync("/sys/fs/cgroup/cgroup.controllers");
+
+test("limits without cgroup v2 are refused, with what to do", {
+  skip: noJail || (v2 && "cgroup v2 is here"),
+}, async () => {
+  using vms = await useFirecrackerVms();
+  const jail = { uid: 1_900_000_001, gid: 1_900_000_001, cgroup: { "memory.max": "100000000" } };
+  const refused = { code: "JAIL_UNSUPPORTED", message: /cgroup v2.*memory/, hint: /leave --jail out/ };
+  await assert.rejects(vms.driver.boot(vms.config("a"), { jail }), refused);
+  assert.deepEqual(findVmProcesses(vms.root), []);
 });
 
 test("a temporary VM ends with the process that started it, jailed or not", { skip }, async () => {

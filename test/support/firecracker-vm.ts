@@ -16,7 +16,9 @@ export async function whyNoFirecrackerGuests(): Promise<string | false> {
   if (!binary) return "there is no Firecracker here (MVM_FC_BIN, or `firecracker` on the PATH)";
   const scratch = mkdtempSync(join(tmpdir(), "mvm-fc-probe-"));
   try {
-    return (await runTinyGuest(binary, scratch)) ? false : "Firecracker runs no guest here: KVM does not work";
+    return (await runTinyGuest(binary, scratch, { timeoutMs: 20_000 }))
+      ? false
+      : "Firecracker runs no guest here: KVM does not work";
   } finally {
     rmSync(scratch, { recursive: true, force: true });
   }
