@@ -4,7 +4,7 @@ import { jailerCommand, type PreparedJail } from "./firecracker-jail.ts";
 /**
  * Firecracker always runs in a mount namespace of its own, whose root holds nothing but the files of its VM, at the same
  * paths for every VM. A snapshot's state names the paths of disks and sockets: so clones do not clash, a snapshot fits
- * wherever it is brought, and one from a stranger reaches no file of this host. docs/decisions/0006.
+ * wherever it is brought, and one from a stranger reaches no file of this host. docs/decisions/0007.
  */
 export const INSIDE = {
   api: "/run/api.sock",

@@ -10,9 +10,9 @@ import { makeStagingDirectory, sweepStaging } from "../core/staging.ts";
 import type { AgentClient } from "../guest/agent-client.ts";
 import { newIdentity } from "../guest/identity.ts";
 import { chooseDriver } from "../hypervisor/choose.ts";
-import type { Driver, HypervisorIdentity, PortForward, VmRef } from "../hypervisor/driver.ts";
+import type { Driver, HypervisorIdentity, PortForward, SnapshotFiles, VmRef } from "../hypervisor/driver.ts";
 import { currentRevision, readRevision, type StoredRevision } from "../template/revisions.ts";
-import { damageOf, readSnapshots } from "../template/snapshots.ts";
+import { damageOf, readSnapshots, type StoredSnapshot } from "../template/snapshots.ts";
 import { type VmSizes, vmConfigOf } from "../template/vm-config.ts";
 import { jailFor } from "./jail.ts";
 import { madeUpName } from "./made-up-name.ts";
@@ -43,6 +43,8 @@ export interface RunRequest {
   /** `running`: the agent answered and knows who it is. `healthy`: every check has passed since. */
   readonly waitFor: "running" | "healthy";
   readonly timeoutMs: number;
+  /** End the VM with this process. */
+  readonly dieWithParent?: boolean;
 }
 
 export interface RunOutcome {
@@ -271,20 +273,21 @@ async function startAndConnect(starting: Starting, deadlineMs: number): Promise<
 async function startVm({ ctx, plan, driver, directory, revision, sizes, request, record }: Starting): Promise<VmRef> {
   const dataDisk = await provideDataDisk(ctx, plan, directory, sizes);
   const config = vmConfigOf(revision, { directory, dataDisk, ports: request.ports }, sizes);
-  const options = request.jail ? { jail: jailFor(directory, sizes) } : {};
+  const options = {
+    dieWithParent: request.dieWithParent ?? false,
+    ...(request.jail ? { jail: jailFor(directory, sizes) } : {}),
+  };
   const vm =
     plan.start === "restored"
-      ? await driver.restore(
-          config,
-          {
-            vmstate: join(plan.snapshot.directory, plan.snapshot.snapshot.files.vmstate.file),
-            memory: join(plan.snapshot.directory, plan.snapshot.snapshot.files.memory.file),
-          },
-          options,
-        )
+      ? await driver.restore(config, snapshotFiles(plan.snapshot), options)
       : await driver.boot(config, options);
   writeRecord(directory, { ...record, process: vm.process });
   return vm;
+}
+
+function snapshotFiles({ directory, snapshot }: StoredSnapshot): SnapshotFiles {
+  const { vmstate, memory } = snapshot.files;
+  return { vmstate: join(directory, vmstate.file), memory: join(directory, memory.file) };
 }
 
 /** The instance's own disk: kept from its earlier life, copied from the snapshot, or new. */

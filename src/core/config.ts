@@ -1,0 +1,43 @@
+import { join } from "node:path";
+import * as v from "valibot";
+import { type DocumentKind, readDocument } from "./documents.ts";
+import type { Paths } from "./paths.ts";
+
+const text = v.pipe(v.string(), v.minLength(1), v.maxLength(4096));
+
+/** Where templates are shared; docs/registry.md explains each. The environment's MVM_TEMPLATE_REGISTRY_… come first. */
+const RegistrySettingsSchema = v.strictObject({
+  endpoint: v.optional(text),
+  bucket: v.optional(text),
+  region: v.optional(text),
+  prefix: v.optional(text),
+  accessKeyId: v.optional(text),
+  secretAccessKey: v.optional(text),
+  sessionToken: v.optional(text),
+  /** PEM file of the certificate authority that signed the endpoint's certificate. */
+  caFile: v.optional(text),
+  /** Whether the bucket is in the path (`host/bucket/key`) or in the name (`bucket.host/key`). */
+  addressing: v.optional(v.picklist(["path", "virtual-host"])),
+  /** Public keys, one of which must have signed what is pulled. */
+  trustedKeys: v.optional(v.array(text)),
+  /** The private key file that `push --sign` uses. */
+  signingKeyFile: v.optional(text),
+});
+
+/** config.json in the data directory: what a user decided for every command. */
+export const ConfigSchema = v.strictObject({
+  version: v.literal(1),
+  registry: v.optional(RegistrySettingsSchema),
+});
+export type Config = v.InferOutput<typeof ConfigSchema>;
+
+const ConfigDocument: DocumentKind<Config> = { title: "configuration", version: 1, schema: ConfigSchema };
+
+export function configPath(paths: Paths): string {
+  return join(paths.dataDir, "config.json");
+}
+
+/** The configuration; an empty one where there is no file. @throws MvmError `CORRUPT_FILE` naming the key, `NEWER_VERSION` */
+export function readConfig(paths: Paths): Config {
+  return readDocument(ConfigDocument, configPath(paths)) ?? { version: 1 };
+}
