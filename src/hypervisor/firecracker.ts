@@ -1,6 +1,8 @@
 import { rmdirSync } from "node:fs";
 import { join } from "node:path";
+import type { Context } from "../core/context.ts";
 import { isErrno, MvmError } from "../core/errors.ts";
+import type { Paths } from "../core/paths.ts";
 import { isAlive } from "../core/process-identity.ts";
 import { lastLines } from "../core/text.ts";
 import { connectUnix } from "../core/unix-socket.ts";
@@ -32,10 +34,12 @@ const AGENT_PORT = 52;
 const CONTROL_TIMEOUT_MS = 5000;
 
 /** Firecracker on KVM. */
-export function createFirecrackerDriver(host: { cacheDir: string; env: NodeJS.ProcessEnv }): Driver {
+export function createFirecrackerDriver(
+  host: Pick<Context, "env"> & { paths: Pick<Paths, "dataDir" | "cache"> },
+): Driver {
   let facts: Promise<FirecrackerFacts> | undefined;
   const probe = (signal?: AbortSignal) => {
-    facts ??= probeFirecracker(host.cacheDir, host.env, signal);
+    facts ??= probeFirecracker(host.paths, host.env, signal);
     return facts;
   };
 

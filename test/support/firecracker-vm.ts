@@ -62,7 +62,10 @@ export async function useFirecrackerVms(): Promise<FirecrackerVms> {
   writeFileSync(join(cacheDir, "firecracker.json"), JSON.stringify(known));
   writeFileSync(join(root, "kernel"), elfKernel(TICKING));
   writeFileSync(join(root, "rootfs"), Buffer.alloc(4096));
-  const driver = createFirecrackerDriver({ cacheDir, env: { ...process.env, MVM_FC_BIN: binary } });
+  const driver = createFirecrackerDriver({
+    paths: { dataDir: root, cache: cacheDir },
+    env: { ...process.env, MVM_FC_BIN: binary },
+  });
   return {
     root,
     driver,
