@@ -183,20 +183,26 @@ test("limits without cgroup v2 are refused, with what to do", {
   assert.deepEqual(findVmProcesses(vms.root), []);
 });
 
-test("a temporary VM ends with the process that started it, jailed or not", { skip }, async () => {
-  using vms = await useFirecrackerVms();
-  const configs = [vms.config("a")];
-  const source = `
-    const { useFirecrackerVms } = await import(${JSON.stringify(new URL("../support/firecracker-vm.ts", import.meta.url).href)});
-    const vms = await useFirecrackerVms();
-    await vms.driver.boot(${JSON.stringify(configs[0])}, { dieWithParent: true });
-    console.log("started");
-    setInterval(() => {}, 1000);`;
-  const child = await spawnChecked(process.execPath, ["--input-type=module", "-e", source], {
-    stdio: ["ignore", "pipe", "inherit"],
+for (const jailed of [false, true]) {
+  const title = `a temporary VM ends with the process that started it, ${jailed ? "in a jail" : "without a jail"}`;
+  test(title, { skip: jailed ? noJail : skip }, async () => {
+    using vms = await useFirecrackerVms();
+    const jail = { uid: 1_900_000_001, gid: 1_900_000_001, cgroup: {} };
+    const options = { dieWithParent: true, ...(jailed ? { jail } : {}) };
+    const support = new URL("../support/firecracker-vm.ts", import.meta.url).href;
+    const source = `
+      const { driverIn } = await import(${JSON.stringify(support)});
+      await driverIn(${JSON.stringify(vms.root)}).boot(${JSON.stringify(vms.config("a"))}, ${JSON.stringify(options)});
+      process.stdout.write("started");
+      setInterval(() => {}, 1000);`;
+    const child = await spawnChecked(process.execPath, ["--input-type=module", "-e", source], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    await once(child.stdout!, "data");
+    const running = findVmProcesses(vms.root);
+    assert.ok(running.length > 0);
+    child.kill("SIGKILL");
+    await until("the VM ends", () => findVmProcesses(vms.root).length === 0 && !running.some(isAlive));
+    if (jailed) assert.equal((await run("ps", ["-o", "pid=", "-u", String(jail.uid)])).stdout, "");
   });
-  await once(child.stdout!, "data");
-  assert.equal(findVmProcesses(vms.root).length, 1);
-  child.kill("SIGKILL");
-  await until("the VM ends", () => findVmProcesses(vms.root).length === 0);
-});
+}

@@ -46,6 +46,11 @@ export interface FirecrackerVms extends Disposable {
   ticks(config: VmConfig): number;
 }
 
+/** The driver of useFirecrackerVms, in a process of its own too. */
+export function driverIn(root: string): Driver {
+  return createFirecrackerDriver({ paths: { dataDir: root, cache: join(root, "cache") }, env: process.env });
+}
+
 /**
  * A driver for the real Firecracker, which takes this machine's KVM for usable: what its own probe may refuse to run a
  * template on is good enough for guests of ten instructions.
@@ -62,10 +67,7 @@ export async function useFirecrackerVms(): Promise<FirecrackerVms> {
   writeFileSync(join(cacheDir, "firecracker.json"), JSON.stringify(known));
   writeFileSync(join(root, "kernel"), elfKernel(TICKING));
   writeFileSync(join(root, "rootfs"), Buffer.alloc(4096));
-  const driver = createFirecrackerDriver({
-    paths: { dataDir: root, cache: cacheDir },
-    env: { ...process.env, MVM_FC_BIN: binary },
-  });
+  const driver = driverIn(root);
   return {
     root,
     driver,
