@@ -1,12 +1,11 @@
 import { statSync } from "node:fs";
 import type { Context } from "../core/context.ts";
+import { messageOf } from "../core/errors.ts";
 import { run } from "../core/process.ts";
+import { findFirecracker, firecrackerVersion } from "../hypervisor/firecracker-binary.ts";
+import { firecrackerFeatures } from "../hypervisor/firecracker-version.ts";
 import { probeQemu, type QemuFacts } from "../hypervisor/qemu-probe.ts";
 import { type Check, failed, guarded, ok, warning } from "./check.ts";
-import { findFirecracker, firecrackerVersion } from "./firecracker-binary.ts";
-
-/** Its guests go silent after a restore; 1.16.1 has the correction (Firecracker's changelog). */
-const SILENT_AFTER_RESTORE = "1.16.0";
 
 /** QEMU, KVM and Firecracker. */
 export async function checkHypervisors(ctx: Context): Promise<Check[]> {
@@ -52,6 +51,10 @@ async function checkFirecracker({ paths, env, signal }: Context, hasKvm: boolean
 
 export function firecrackerCheck(binary: string, version: string | undefined): Check {
   if (version === undefined) return warning("Firecracker", `${binary} does not say a version of Firecracker`);
-  if (version !== SILENT_AFTER_RESTORE) return ok("Firecracker", `${version} (${binary})`);
-  return warning("Firecracker", `${version}: its guests go silent after a restore`, "mvmctl setup --firecracker");
+  try {
+    firecrackerFeatures(version);
+    return ok("Firecracker", `${version} (${binary})`);
+  } catch (error) {
+    return warning("Firecracker", messageOf(error), "mvmctl setup --firecracker");
+  }
 }

@@ -10,7 +10,7 @@ import { fileError, isErrno, MvmError, messageOf } from "../core/errors.ts";
 import { ensureDirectory, writeFileAtomic } from "../core/files.ts";
 import { MiB } from "../core/sizes.ts";
 import { makeStagingDirectory } from "../core/staging.ts";
-import { binDirectory, firecrackerVersion } from "./firecracker-binary.ts";
+import { binDirectory, firecrackerVersion } from "../hypervisor/firecracker-binary.ts";
 import type { FirecrackerRelease } from "./firecracker-release.ts";
 
 /** A release's archive has 7.5 MB, and unpacked (with debug symbols beside the programs) under 100 MB. */
