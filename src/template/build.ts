@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { readConfig } from "../core/config.ts";
 import type { Context } from "../core/context.ts";
 import { MvmError } from "../core/errors.ts";
 import type { TemplateName } from "../core/names.ts";
@@ -18,6 +19,7 @@ import {
 } from "../nix/flake.ts";
 import { findImage } from "../nix/image.ts";
 import type { NixOptions } from "../nix/nix.ts";
+import type { NixEvent } from "../nix/nix-log.ts";
 import { captureSnapshot, memoryOnDisk } from "./capture.ts";
 import { type BuiltImage, publishRevision } from "./publish-revision.ts";
 import { currentRevision, type StoredRevision } from "./revisions.ts";
@@ -34,6 +36,8 @@ const DEBIAN_LOCK = "debian.lock";
 export interface BuildRequest {
   /** Build even if nothing changed, and capture even if there is a snapshot. */
   readonly force: boolean;
+  /** Machines that build, instead of the configuration's: each as in Nix's `builders`. */
+  readonly builders?: readonly string[];
   /** Also capture a snapshot, with this hypervisor. */
   readonly snapshot?: { readonly driver: Driver; readonly timeoutMs: number };
 }
@@ -69,7 +73,7 @@ async function buildLocked(ctx: Context, name: TemplateName, request: BuildReque
   sweepStaging(ctx.paths.template(name));
   sweepStaging(ctx.paths.revisions(name));
   const started = performance.now();
-  const { revision, cached } = await buildRevision(ctx, name, spec, request.force);
+  const { revision, cached } = await buildRevision(ctx, name, spec, request);
   const durationMs = performance.now() - started;
   const outcome = { template: name, revision, cached, durationMs };
   if (!request.snapshot) return outcome;
@@ -81,11 +85,11 @@ async function buildRevision(
   ctx: Context,
   name: TemplateName,
   spec: TemplateSpec,
-  force: boolean,
+  { force, builders }: BuildRequest,
 ): Promise<{ revision: StoredRevision; cached: boolean }> {
   const flake = await openFlake(spec.flake, ctx.signal);
   const { createdAt: _, ...settings } = spec;
-  const nix = nixOptions(ctx);
+  const nix = nixOptions(ctx, builders);
   // A remote flake is unchanged while Nix locks it to the same source; a local one while its files are the same.
   const lockedUrl = flake.directory ? "" : (await flakeMetadata(flake, nix)).lockedUrl;
   const fingerprint = () => fingerprintFlake(flake, { settings, lockedUrl }, ctx.signal);
@@ -147,16 +151,29 @@ async function prepareDebian(ctx: Context, flake: Flake, lockFile: string, reque
   }
 }
 
-function nixOptions(ctx: Context): NixOptions {
+function nixOptions(ctx: Context, builders?: readonly string[]): NixOptions {
   return {
+    settings: { ...readConfig(ctx.paths).nix, ...(builders ? { builders: [...builders] } : {}) },
     env: ctx.env,
     signal: ctx.signal,
-    onEvent: (event) => {
-      const text =
-        event.kind === "log" ? event.line : `${event.kind === "build" ? "building" : "fetching"} ${event.name}`;
-      ctx.report({ kind: "detail", text });
-    },
+    onEvent: (event) => reportNix(ctx, event),
   };
+}
+
+function reportNix({ report }: Context, event: NixEvent): void {
+  switch (event.kind) {
+    case "build":
+      if (event.machine) report({ kind: "note", text: `building ${event.name} on ${event.machine}` });
+      return report({ kind: "detail", text: `building ${event.name}` });
+    case "fetch":
+      return report({ kind: "detail", text: `fetching ${event.name}` });
+    case "log":
+      return report({ kind: "detail", text: event.line });
+    case "builder-failed":
+      return report({ kind: "note", text: event.why });
+    default:
+      return event satisfies never;
+  }
 }
 
 async function ensureSnapshot(
