@@ -161,19 +161,11 @@ function nixOptions(ctx: Context, builders?: readonly string[]): NixOptions {
 }
 
 function reportNix({ report }: Context, event: NixEvent): void {
-  switch (event.kind) {
-    case "build":
-      if (event.machine) report({ kind: "note", text: `building ${event.name} on ${event.machine}` });
-      return report({ kind: "detail", text: `building ${event.name}` });
-    case "fetch":
-      return report({ kind: "detail", text: `fetching ${event.name}` });
-    case "log":
-      return report({ kind: "detail", text: event.line });
-    case "builder-failed":
-      return report({ kind: "note", text: event.why });
-    default:
-      return event satisfies never;
-  }
+  if (event.kind === "builder-failed") return void report({ kind: "note", text: event.why });
+  if (event.kind === "build" && event.machine)
+    report({ kind: "note", text: `building ${event.name} on ${event.machine}` });
+  const text = event.kind === "log" ? event.line : `${event.kind === "build" ? "building" : "fetching"} ${event.name}`;
+  report({ kind: "detail", text });
 }
 
 async function ensureSnapshot(
