@@ -7,8 +7,8 @@
  * const ctx = createContext();
  * const name = parseTemplateName("my-service");
  * createTemplate(ctx, name, { ...TEMPLATE_DEFAULTS, flake: "./my-service" }, process.cwd());
- * const driver = chooseDriver({ cacheDir: ctx.paths.cache, env: ctx.env });
- * await buildTemplate(ctx, name, { force: false, snapshot: { driver, timeoutMs: 180_000 } });
+ * const driver = await chooseDriver(ctx);
+ * await buildTemplate(ctx, name, { force: false, snapshot: { drivers: [driver], timeoutMs: 180_000 } });
  * const { name: instance } = await runInstance(ctx, {
  *   template: name, ports: [], volumes: [], env: {}, cold: false, waitFor: "healthy", timeoutMs: 60_000,
  * });

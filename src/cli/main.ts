@@ -3,6 +3,7 @@ import type { Context } from "../core/context.ts";
 import { isErrno } from "../core/errors.ts";
 import { nearest } from "../core/nearest.ts";
 import { resolvePaths } from "../core/paths.ts";
+import { runsInLima } from "../host/lima.ts";
 import { type Cli, styleFor } from "./cli.ts";
 import { COMMANDS, type Entry, GROUPS } from "./commands.ts";
 import { Cancelled, errorJson, exitCodeOf, OutputClosed, renderError, UsageError } from "./errors.ts";
@@ -49,7 +50,9 @@ export async function main(argv: readonly string[]): Promise<number> {
     commands: COMMANDS,
   };
   try {
-    const code = await dispatch(cli, argv);
+    const code = runsInLima(argv, env)
+      ? await (await import("../host/lima/relay.ts")).relayToLima(cli, argv)
+      : await dispatch(cli, argv);
     progress.settle(true);
     // Some commands run until they are stopped, and end as they should then.
     return abort.signal.aborted && !inOrder ? exitCodeOf(abort.signal.reason) : code;

@@ -6,7 +6,7 @@ import type { Paths } from "./paths.ts";
 const text = v.pipe(v.string(), v.minLength(1), v.maxLength(4096));
 
 /** Where templates are shared; docs/registry.md explains each. The environment's MVM_TEMPLATE_REGISTRY_… come first. */
-export const RegistrySettingsSchema = v.strictObject({
+const RegistrySettingsSchema = v.strictObject({
   endpoint: v.optional(text),
   bucket: v.optional(text),
   region: v.optional(text),
@@ -23,7 +23,6 @@ export const RegistrySettingsSchema = v.strictObject({
   /** The private key file that `push --sign` uses. */
   signingKeyFile: v.optional(text),
 });
-export type RegistrySettings = v.InferOutput<typeof RegistrySettingsSchema>;
 
 const line = v.pipe(text, v.regex(/^[^\n;]+$/, "one line without ';'"));
 const word = v.pipe(text, v.regex(/^[^\s-]\S*$/, "no spaces"));

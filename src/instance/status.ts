@@ -57,7 +57,8 @@ export async function machineStatus(ctx: Context): Promise<MachineStatus> {
 
 async function hypervisorStatus(ctx: Context): Promise<HypervisorStatus> {
   try {
-    const driver = chooseDriver({ cacheDir: ctx.paths.cache, env: ctx.env });
+    // Why it is this one is said once, below.
+    const driver = await chooseDriver({ ...ctx, report: () => {} });
     const identity = await driver.probe(ctx.signal);
     return { usable: true, identity, why: await whyThisOne(ctx, identity) };
   } catch (error) {

@@ -38,8 +38,8 @@ export interface BuildRequest {
   readonly force: boolean;
   /** Machines that build, instead of the configuration's: each as in Nix's `builders`. */
   readonly builders?: readonly string[];
-  /** Also capture a snapshot, with this hypervisor. */
-  readonly snapshot?: { readonly driver: Driver; readonly timeoutMs: number };
+  /** Also capture a snapshot with each of these hypervisors. */
+  readonly snapshot?: { readonly drivers: readonly Driver[]; readonly timeoutMs: number };
 }
 
 export interface BuildOutcome {
@@ -48,13 +48,16 @@ export interface BuildOutcome {
   /** Nothing had changed since the current revision was built. */
   readonly cached: boolean;
   readonly durationMs: number;
-  readonly snapshot?: {
-    readonly stored: StoredSnapshot;
-    /** There was one already. */
-    readonly reused: boolean;
-    readonly durationMs: number;
-    readonly memoryBytesOnDisk: number;
-  };
+  /** One for each hypervisor that was asked for. */
+  readonly snapshots: readonly SnapshotOutcome[];
+}
+
+export interface SnapshotOutcome {
+  readonly stored: StoredSnapshot;
+  /** There was one already. */
+  readonly reused: boolean;
+  readonly durationMs: number;
+  readonly memoryBytesOnDisk: number;
 }
 
 /**
@@ -69,16 +72,20 @@ export async function buildTemplate(ctx: Context, name: TemplateName, request: B
 async function buildLocked(ctx: Context, name: TemplateName, request: BuildRequest): Promise<BuildOutcome> {
   const spec = loadSpec(ctx.paths, name);
   // A hypervisor that is missing should be said before minutes of building, not after.
-  await request.snapshot?.driver.probe(ctx.signal);
+  for (const driver of request.snapshot?.drivers ?? []) await driver.probe(ctx.signal);
   sweepStaging(ctx.paths.template(name));
   sweepStaging(ctx.paths.revisions(name));
   const started = performance.now();
   const { revision, cached } = await buildRevision(ctx, name, spec, request);
   const durationMs = performance.now() - started;
-  const outcome = { template: name, revision, cached, durationMs };
-  if (!request.snapshot) return outcome;
-  const snapshot = await ensureSnapshot(ctx, name, revision, request.snapshot, request.force);
-  return { ...outcome, snapshot };
+  const snapshots: SnapshotOutcome[] = [];
+  if (request.snapshot) {
+    const { drivers, timeoutMs } = request.snapshot;
+    for (const driver of drivers) {
+      snapshots.push(await ensureSnapshot(ctx, name, revision, { driver, timeoutMs }, request.force));
+    }
+  }
+  return { template: name, revision, cached, durationMs, snapshots };
 }
 
 async function buildRevision(
@@ -174,7 +181,7 @@ async function ensureSnapshot(
   revision: StoredRevision,
   { driver, timeoutMs }: { driver: Driver; timeoutMs: number },
   force: boolean,
-) {
+): Promise<SnapshotOutcome> {
   const started = performance.now();
   const snapshotsDirectory = ctx.paths.snapshots(name, revision.id);
   sweepStaging(snapshotsDirectory);

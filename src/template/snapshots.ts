@@ -88,7 +88,8 @@ function stateOf(path: string): string {
   return `${stat.size} ${stat.ino} ${stat.mtimeNs} ${stat.ctimeNs}`;
 }
 
-function filesOf(snapshot: Snapshot): FileDigest[] {
+/** The files of a snapshot. */
+export function filesOf(snapshot: Snapshot): FileDigest[] {
   const { vmstate, memory, dataDisk } = snapshot.files;
   return dataDisk ? [vmstate, memory, dataDisk] : [vmstate, memory];
 }

@@ -47,6 +47,7 @@ or shut itself down, 1 when it died. The VM never outlives the command, not even
       )
       .option("--timeout <seconds>", `to become healthy (default ${DEFAULT_TIMEOUT_SECONDS})`)
       .option("--hypervisor <name>", "instead of the best one of this machine")
+      .option("--jail", "lock Firecracker up in its jailer: a user, a cgroup and a root of its own; needs root")
       .option("-d, --detach", "return and leave it running (the default)")
       .option("--foreground", "stay, show what its services write, and stop it when told to")
       .option(
@@ -118,6 +119,7 @@ function parseRequest(cli: Cli, options: Options) {
     volumes: listOption(options, "volume").map((text) => parseVolume(text, cli.cwd)),
     env: Object.fromEntries(listOption(options, "env").map(parseVariable)),
     cold: flag(options, "cold"),
+    jail: flag(options, "jail"),
     waitFor,
     timeoutMs: parseSeconds("--timeout", textOption(options, "timeout") ?? DEFAULT_TIMEOUT_SECONDS),
   } as const;
