@@ -1,12 +1,12 @@
 import { statSync } from "node:fs";
 import type { Context } from "../core/context.ts";
+import { MvmError, messageOf } from "../core/errors.ts";
 import { run } from "../core/process.ts";
+import { findFirecracker, probeFirecracker } from "../hypervisor/firecracker-probe.ts";
+import { firecrackerFeatures } from "../hypervisor/firecracker-version.ts";
 import { probeQemu, type QemuFacts } from "../hypervisor/qemu-probe.ts";
 import { type Check, failed, guarded, ok, warning } from "./check.ts";
-import { findFirecracker, firecrackerVersion } from "./firecracker-binary.ts";
-
-/** Its guests go silent after a restore; 1.16.1 has the correction (Firecracker's changelog). */
-const SILENT_AFTER_RESTORE = "1.16.0";
+import { firecrackerVersion } from "./firecracker-binary.ts";
 
 /** QEMU, KVM and Firecracker. */
 export async function checkHypervisors(ctx: Context): Promise<Check[]> {
@@ -41,17 +41,29 @@ function groupOfKvm(): string {
 
 async function checkFirecracker({ paths, env, signal }: Context, hasKvm: boolean): Promise<Check[]> {
   const wanted = env["MVM_FC_BIN"];
-  const binary = findFirecracker(paths, env);
+  const binary = findFirecracker(env);
   if (!binary) {
     if (wanted) return [warning("Firecracker", `MVM_FC_BIN is ${wanted}, which is no program`, "unset MVM_FC_BIN")];
     if (!hasKvm) return [ok("Firecracker", "not installed; it needs a working KVM, so nothing is missed")];
     return [warning("Firecracker", "not installed; QEMU is used", "mvmctl setup --firecracker")];
   }
-  return [firecrackerCheck(binary, await firecrackerVersion(binary, signal))];
+  const check = firecrackerCheck(binary, await firecrackerVersion(binary, signal));
+  if (check.state !== "ok" || !hasKvm) return [check];
+  try {
+    await probeFirecracker(paths.cache, env, signal);
+    return [check];
+  } catch (error) {
+    if (!(error instanceof MvmError)) throw error;
+    return [warning("Firecracker", `${error.message}; QEMU is used`, error.hint)];
+  }
 }
 
 export function firecrackerCheck(binary: string, version: string | undefined): Check {
   if (version === undefined) return warning("Firecracker", `${binary} does not say a version of Firecracker`);
-  if (version !== SILENT_AFTER_RESTORE) return ok("Firecracker", `${version} (${binary})`);
-  return warning("Firecracker", `${version}: its guests go silent after a restore`, "mvmctl setup --firecracker");
+  try {
+    firecrackerFeatures(version);
+    return ok("Firecracker", `${version} (${binary})`);
+  } catch (error) {
+    return warning("Firecracker", messageOf(error), "mvmctl setup --firecracker");
+  }
 }

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import * as v from "valibot";
 import type { DocumentKind } from "../core/documents.ts";
 import { MvmError } from "../core/errors.ts";
+import { resolvePaths } from "../core/paths.ts";
 import { findProgram, run } from "../core/process.ts";
 import { makeStagingDirectory } from "../core/staging.ts";
 import { type HypervisorIdentity, HypervisorIdentitySchema } from "./driver.ts";
@@ -13,7 +14,7 @@ import { hostCpuModel, probeKey, readProbe, writeProbe } from "./probe-cache.ts"
 import { isDynamic, KVM_MARK, tinyKernel } from "./tiny-kernel.ts";
 
 export const FIRECRACKER_INSTALL_HINT =
-  "put the `firecracker` of a release from github.com/firecracker-microvm/firecracker on the PATH, or set MVM_FC_BIN";
+  "install it: mvmctl setup --firecracker (or put the one of a release on the PATH, or set MVM_FC_BIN)";
 
 export interface FirecrackerFacts {
   readonly binary: string;
@@ -34,14 +35,13 @@ const FirecrackerFactsDocument: DocumentKind<v.InferOutput<typeof FirecrackerFac
 };
 
 /**
- * The Firecracker of this machine, if there is one: MVM_FC_BIN, or on the PATH, where MVM_FC_VERSION can choose among
- * several that are named as in their releases.
+ * The Firecracker of this machine, if there is one: MVM_FC_BIN; or on the PATH, where MVM_FC_VERSION can choose among
+ * several that are named as in their releases; or the one that `mvmctl setup` installed, before any other on the PATH.
  */
 export function findFirecracker(env: NodeJS.ProcessEnv): string | undefined {
   const { MVM_FC_BIN: wanted, MVM_FC_VERSION: version } = env;
-  const names = wanted
-    ? [wanted]
-    : [...(version ? [`firecracker-v${version.replace(/^v/, "")}-x86_64`] : []), "firecracker"];
+  const named = version ? [`firecracker-v${version.replace(/^v/, "")}-x86_64`] : [];
+  const names = wanted ? [wanted] : [...named, join(resolvePaths(env).bin, "firecracker"), "firecracker"];
   const found = names.map((name) => findProgram(name, env)).find((path) => path !== undefined);
   return found && realpathSync(found);
 }
