@@ -123,5 +123,10 @@ export const COMMANDS: readonly Entry[] = [
     summary: "Show the hypervisor in use, what runs, and what takes how much",
     load: () => import("./commands/status.ts"),
   },
+  {
+    path: "export",
+    summary: "Write unit and job files that run a fleet of a template's VMs",
+    load: () => import("./commands/export.ts"),
+  },
   { path: "completions", summary: "Print shell completions", load: () => import("./commands/completions.ts") },
 ];

@@ -26,11 +26,27 @@ const RegistrySettingsSchema = v.strictObject({
 });
 
 export type RegistrySettings = v.InferOutput<typeof RegistrySettingsSchema>;
+const line = v.pipe(text, v.regex(/^[^\n;]+$/, "one line without ';'"));
+const word = v.pipe(text, v.regex(/^[^\s-]\S*$/, "no spaces"));
+
+/** What Nix is told beside its own nix.conf; docs/distributed-builds.md. */
+export const NixSettingsSchema = v.strictObject({
+  /** Machines that build for this one, each as in Nix's `builders`: `ssh-ng://host x86_64-linux`, or `@/file`. */
+  builders: v.optional(v.array(line)),
+  /** Binary caches, beside those of nix.conf. */
+  substituters: v.optional(v.array(word)),
+  /** Keys that their content is signed with. */
+  trustedPublicKeys: v.optional(v.array(word)),
+  /** A store where images are built, instead of this machine's; they are copied from there. */
+  store: v.optional(word),
+});
+export type NixSettings = v.InferOutput<typeof NixSettingsSchema>;
 
 /** config.json in the data directory: what a user decided for every command. */
 export const ConfigSchema = v.strictObject({
   version: v.literal(1),
   registry: v.optional(RegistrySettingsSchema),
+  nix: v.optional(NixSettingsSchema),
 });
 export type Config = v.InferOutput<typeof ConfigSchema>;
 
