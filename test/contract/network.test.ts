@@ -8,6 +8,7 @@ import { after, afterEach, before, beforeEach, describe, test } from "node:test"
 import { findProgram, run, spawnChecked } from "../../src/core/process.ts";
 import { findVmProcesses, signalProcess } from "../../src/core/process-identity.ts";
 import { startNetwork, type VmNetwork } from "../../src/host/network.ts";
+import { HERE, OUTSIDE, type Outside, PORT, startOutside } from "../support/outside.ts";
 import { startTapGuest, type TapGuest } from "../support/tap-guest.ts";
 import { freePort, until } from "../support/wait.ts";
 
@@ -19,11 +20,7 @@ const skip =
       ? `needs ${missing.join(", ")}`
       : false;
 
-/** A machine outside: a network namespace at the end of a cable. TEST-NET-2 (RFC 5737) is nobody's. */
-const OUTSIDE = "198.51.100.2";
-const HERE = "198.51.100.1";
 const METADATA = "169.254.169.254";
-const PORT = 8090;
 const NOBODY = 65534;
 /** The kernel limits how often it says so: then the connection waits in vain. */
 const BLOCKED = /^(No route to host|Connection timed out|Network is unreachable|Connection refused)$/;
@@ -252,37 +249,6 @@ describe("a VM's network of an ordinary user", { skip }, () => {
     assert.deepEqual([absent.code, /sudo modprobe tun/.test(absent.hint)], ["TAP_FAILED", true]);
   });
 });
-
-interface Outside extends Disposable {
-  run: (command: string, args: readonly string[]) => ReturnType<typeof run>;
-}
-
-/** Makes the machine outside, which says "the outside" to whoever connects to PORT. It ends with its processes. */
-async function startOutside(): Promise<Outside> {
-  const holder = await spawnChecked("unshare", ["--net", "cat"], { stdio: ["pipe", "ignore", "inherit"] });
-  const inside = ["--target", String(holder.pid), "--net", "--"];
-  const own = readlinkSync("/proc/self/ns/net");
-  await until("it has its namespace", () => readlinkSync(`/proc/${holder.pid}/ns/net`) !== own);
-  const script = `set -e
-    ip link add mvmtest0 type veth peer name eth0 netns ${holder.pid}
-    ip address add ${HERE}/30 dev mvmtest0
-    ip link set mvmtest0 up
-    nsenter ${inside.join(" ")} sh -c 'ip address add ${OUTSIDE}/30 dev eth0; ip link set eth0 up; ip link set lo up'`;
-  const made = await run("sh", ["-c", script]);
-  if (made.exitCode !== 0) holder.kill("SIGKILL");
-  assert.equal(made.exitCode, 0, made.stderr);
-  const listen = ["socat", `TCP-LISTEN:${PORT},fork,reuseaddr`, "SYSTEM:echo the outside"];
-  const server = await spawnChecked("nsenter", [...inside, ...listen], { stdio: "ignore" });
-  const runInside = (command: string, args: readonly string[]) => run("nsenter", [...inside, command, ...args]);
-  await until("it listens", async () => (await runInside("ss", ["-Hltn", `sport = ${PORT}`])).stdout !== "");
-  return {
-    run: runInside,
-    [Symbol.dispose]: () => {
-      server.kill("SIGKILL");
-      holder.kill("SIGKILL");
-    },
-  };
-}
 
 async function interfaces(): Promise<string[]> {
   return (await run("ip", ["-brief", "link"])).stdout.split("\n").map((line) => line.split(/[ @]/)[0]!);
