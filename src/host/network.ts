@@ -95,6 +95,7 @@ export async function startNetwork(options: NetworkOptions): Promise<VmNetwork> 
     remember(processes, holder);
     await ready(holder);
     await startSlirp(options, env, reading, slirpArguments(holder.pid!, API_SOCKET, filter), processes);
+    signal?.throwIfAborted();
     return {
       prefix: enterPrefix(uid, holder.pid!),
       lifeline,
