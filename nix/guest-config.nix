@@ -45,13 +45,27 @@ let
       stopTimeoutSecs = checkSecs "${where}.stopTimeoutSecs" (settings.stopTimeoutSecs or 10);
     };
 
+  probes = {
+    healthCmd = checkText;
+    healthHttp = where: value:
+      if isText value && builtins.match "http://[^ /]+(/[^ ]*)?" value != null then value
+      else fail "${where} must be like http://127.0.0.1:8080/health";
+    healthTcp = where: value:
+      if isText value && builtins.match "[^ ]+:[0-9]+" value != null then value
+      else fail "${where} must be like 127.0.0.1:5432";
+  };
+
   healthCheck = key: given:
     let
       where = "healthChecks.${checkName "health check" key}";
-      settings = checkFields where [ "healthCmd" "healthIntervalSecs" "healthTimeoutSecs" "user" ] given;
+      settings = checkFields where (builtins.attrNames probes ++ [ "healthIntervalSecs" "healthTimeoutSecs" "user" ]) given;
+      chosen = builtins.filter (probe: settings ? ${probe}) (builtins.attrNames probes);
+      probe =
+        if builtins.length chosen == 1 then builtins.head chosen
+        else fail "${where} needs exactly one of ${text.list (builtins.attrNames probes)}";
     in
     {
-      healthCmd = checkText "${where}.healthCmd" (settings.healthCmd or (fail "${where} needs a healthCmd"));
+      ${probe} = probes.${probe} "${where}.${probe}" settings.${probe};
       healthIntervalSecs = checkSecs "${where}.healthIntervalSecs" (settings.healthIntervalSecs or 5);
       healthTimeoutSecs = checkSecs "${where}.healthTimeoutSecs" (settings.healthTimeoutSecs or 10);
       user = checkUser "${where}.user" (settings.user or "app");

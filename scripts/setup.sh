@@ -32,6 +32,8 @@ missing_packages() {
   has slirp4netns || echo slirp4netns
   has ip || echo iproute2
   has socat || echo socat
+  # The tests make a private certificate authority.
+  has openssl || echo openssl
   # script(1), through which the tests use a terminal.
   has script || echo bsdutils
   # Without its certificates Nix and cargo reach no server.

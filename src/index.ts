@@ -7,8 +7,8 @@
  * const ctx = createContext();
  * const name = parseTemplateName("my-service");
  * createTemplate(ctx, name, { ...TEMPLATE_DEFAULTS, flake: "./my-service" }, process.cwd());
- * const driver = chooseDriver({ cacheDir: ctx.paths.cache, env: ctx.env });
- * await buildTemplate(ctx, name, { force: false, snapshot: { driver, timeoutMs: 180_000 } });
+ * const driver = await chooseDriver(ctx);
+ * await buildTemplate(ctx, name, { force: false, snapshot: { drivers: [driver], timeoutMs: 180_000 } });
  * const { name: instance } = await runInstance(ctx, {
  *   template: name, ports: [], volumes: [], env: {}, cold: false, waitFor: "healthy", timeoutMs: 60_000,
  * });
@@ -29,10 +29,13 @@ export {
   type RevisionId,
   type TemplateName,
 } from "./core/names.ts";
+export { checkMachine } from "./host/doctor.ts";
 export { chooseDriver } from "./hypervisor/choose.ts";
 export type { Driver, HypervisorIdentity, PortForward } from "./hypervisor/driver.ts";
+export { checkInstances } from "./instance/checks.ts";
 export { copyInto, copyOut } from "./instance/copy.ts";
 export { execInInstance } from "./instance/exec.ts";
+export { type ForegroundEnd, type ForegroundOptions, runInForeground } from "./instance/foreground.ts";
 export { forwardPorts } from "./instance/forward.ts";
 export { inspectInstance } from "./instance/inspect.ts";
 export { listInstances, runningInstancesOf } from "./instance/list.ts";
@@ -40,8 +43,10 @@ export { instanceLogs } from "./instance/logs.ts";
 export { pauseInstance, resumeInstance } from "./instance/pause.ts";
 export type { InstanceRecord, InstanceStatus } from "./instance/record.ts";
 export { type RunOutcome, type RunRequest, runInstance } from "./instance/run.ts";
+export { type MachineStatus, machineStatus } from "./instance/status.ts";
 export { removeInstance, stopInstance } from "./instance/stop.ts";
 export { type BuildOutcome, type BuildRequest, buildTemplate } from "./template/build.ts";
+export { checkTemplates } from "./template/checks.ts";
 export { createTemplate, createTemplates } from "./template/create.ts";
 export { deleteTemplate } from "./template/delete.ts";
 export { editTemplate } from "./template/edit.ts";

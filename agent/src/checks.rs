@@ -1,6 +1,7 @@
 //! Health checks: each runs again and again, and at once after a `wake`.
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,8 +13,9 @@ use tokio::time::{timeout, Instant};
 use crate::app::{App, Phase};
 use crate::async_fd::AsyncFile;
 use crate::cgroup;
-use crate::config::CheckConfig;
+use crate::config::{CheckConfig, CommandLine, Probe};
 use crate::logs::now_ms;
+use crate::probe;
 use crate::process::{self, Launch, Running, Streams};
 
 /// Until a check has passed it is tried soon again: a service that comes up should be noticed when it does.
@@ -122,9 +124,13 @@ impl Check {
     /// Runs it, whatever it says.
     pub async fn run_once(&self, app: &App) -> Outcome {
         let started = Instant::now();
-        let (exit_code, output) = match self.execute(app).await {
-            Ok(result) => result,
-            Err(error) => (None, format!("can't be run: {error}")),
+        let (exit_code, output) = match &self.config.probe {
+            Probe::Command(command) => self
+                .execute(app, command)
+                .await
+                .unwrap_or_else(|error| (None, format!("can't be run: {error}"))),
+            Probe::Http(target) => self.ask(probe::http(target)).await,
+            Probe::Tcp(target) => self.ask(probe::tcp(target)).await,
         };
         Outcome {
             exit_code,
@@ -134,11 +140,33 @@ impl Check {
         }
     }
 
-    async fn execute(&self, app: &App) -> std::io::Result<(Option<i32>, String)> {
+    fn limit(&self) -> Duration {
+        Duration::from_secs_f64(self.config.health_timeout_secs.max(0.1))
+    }
+
+    /// What a probe says, in the words of a command: 0 is healthy.
+    async fn ask(&self, probe: impl Future<Output = Result<(), String>>) -> (Option<i32>, String) {
+        match timeout(self.limit(), probe).await {
+            Ok(Ok(())) => (Some(0), String::new()),
+            Ok(Err(why)) => (Some(1), why),
+            Err(_) => (None, self.too_late(String::new())),
+        }
+    }
+
+    fn too_late(&self, output: String) -> String {
+        let limit = self.config.health_timeout_secs;
+        format!("{output}it did not end within {limit} s")
+    }
+
+    async fn execute(
+        &self,
+        app: &App,
+        command: &CommandLine,
+    ) -> std::io::Result<(Option<i32>, String)> {
         let account = app.accounts.user(&self.config.user)?;
         let env = process::base_environment(&account, &app.role.borrow(), &app.env.borrow());
         let group = cgroup::group(&format!("checks/{}", self.name));
-        let argv = self.config.health_cmd.argv();
+        let argv = command.argv();
         let launch = Launch {
             argv: &argv,
             env,
@@ -153,9 +181,8 @@ impl Check {
             stderr,
             ..
         } = process::spawn(&app.reaper, launch)?;
-        let limit = Duration::from_secs_f64(self.config.health_timeout_secs.max(0.1));
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let finished = timeout(limit, async {
+        let finished = timeout(self.limit(), async {
             tokio::join!(drain(stdout, &mut out), drain(stderr, &mut err));
             exit.await
         })
@@ -166,13 +193,7 @@ impl Check {
             String::from_utf8_lossy(&out[out.len().saturating_sub(OUTPUT_BYTES)..]).into_owned();
         Ok(match finished {
             Ok(exit) => (exit.ok().map(|exit| exit.code()), text),
-            Err(_) => (
-                None,
-                format!(
-                    "{text}it did not end within {} s",
-                    self.config.health_timeout_secs
-                ),
-            ),
+            Err(_) => (None, self.too_late(text)),
         })
     }
 }

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::probe::{HttpTarget, TcpTarget};
+
 pub const PATH: &str = "/etc/mvm/guest.json";
 const VERSION: u32 = 1;
 
@@ -48,13 +50,25 @@ pub struct ServiceConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CheckConfig {
-    pub health_cmd: CommandLine,
+    #[serde(flatten)]
+    pub probe: Probe,
     #[serde(default = "default_interval")]
     pub health_interval_secs: f64,
     #[serde(default = "default_timeout")]
     pub health_timeout_secs: f64,
     #[serde(default = "default_user")]
     pub user: String,
+}
+
+/// How it is found out: by exactly one of these.
+#[derive(Debug, Clone, Deserialize)]
+pub enum Probe {
+    #[serde(rename = "healthCmd")]
+    Command(CommandLine),
+    #[serde(rename = "healthHttp")]
+    Http(HttpTarget),
+    #[serde(rename = "healthTcp")]
+    Tcp(TcpTarget),
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -135,6 +149,21 @@ mod tests {
         assert_eq!(config.services["b"].command.argv(), ["httpd", "-f"]);
         assert_eq!(config.services["a"].user, "app");
         assert_eq!(config.services["b"].user, "www");
+    }
+
+    #[test]
+    fn a_check_is_a_command_or_a_request_or_a_connection() {
+        let config = parse(
+            r#"{"version":1,"healthChecks":{"a":{"healthCmd":"true"},"b":{"healthHttp":"http://127.0.0.1:80/","healthIntervalSecs":2},"c":{"healthTcp":"127.0.0.1:5432"}}}"#,
+        )
+        .unwrap();
+        let probe = |name: &str| &config.health_checks[name].probe;
+        assert!(matches!(probe("a"), Probe::Command(_)));
+        assert!(matches!(probe("b"), Probe::Http(_)));
+        assert!(matches!(probe("c"), Probe::Tcp(_)));
+        assert_eq!(config.health_checks["b"].health_interval_secs, 2.0);
+        assert!(parse(r#"{"version":1,"healthChecks":{"a":{}}}"#).is_err());
+        assert!(parse(r#"{"version":1,"healthChecks":{"a":{"healthTcp":"x"}}}"#).is_err());
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod kernel_command_line;
 mod lifecycle;
 mod logs;
 mod prepare;
+mod probe;
 mod process;
 mod reaper;
 mod services;

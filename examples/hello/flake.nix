@@ -15,7 +15,7 @@
       services.web.command = [ "httpd" "-f" "-p" "8080" "-h" "/srv/www" ];
 
       healthChecks.page = {
-        healthCmd = "wget -qO /dev/null http://127.0.0.1:8080/";
+        healthHttp = "http://127.0.0.1:8080/";
         healthIntervalSecs = 2;
         healthTimeoutSecs = 5;
       };

@@ -19,7 +19,7 @@
       };
 
       healthChecks.health = {
-        healthCmd = "wget -qO /dev/null http://127.0.0.1:8000/health";
+        healthHttp = "http://127.0.0.1:8000/health";
         healthIntervalSecs = 2;
         healthTimeoutSecs = 5;
       };

@@ -12,6 +12,8 @@ export interface Cli extends Context {
   readonly print: (data: unknown, text: () => string) => void;
   /** Ends live progress, so that what follows stands alone. */
   readonly settle: () => void;
+  /** Says that being told to stop is how this command ends in order: its own exit code counts then, too. */
+  readonly endsInOrder: () => void;
   readonly style: Style;
   /** The table of commands, for what is made from it. */
   readonly commands: readonly CommandSummary[];

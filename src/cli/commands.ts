@@ -10,6 +10,7 @@ export interface Entry {
 
 export const GROUPS: Readonly<Record<string, string>> = {
   template: "Build, list and change templates",
+  registry: "Look at and look after the registry",
 };
 
 export const COMMANDS: readonly Entry[] = [
@@ -47,6 +48,21 @@ export const COMMANDS: readonly Entry[] = [
     load: () => import("./commands/template/delete.ts"),
   },
   {
+    path: "template push",
+    summary: "Send a template to the registry",
+    load: () => import("./commands/template/push.ts"),
+  },
+  {
+    path: "template pull",
+    summary: "Take a template from the registry",
+    load: () => import("./commands/template/pull.ts"),
+  },
+  {
+    path: "template verify",
+    summary: "Check a template's files against their digests",
+    load: () => import("./commands/template/verify.ts"),
+  },
+  {
     path: "run",
     summary: "Start an instance: restored from a snapshot, or booted",
     load: () => import("./commands/run.ts"),
@@ -61,5 +77,56 @@ export const COMMANDS: readonly Entry[] = [
   { path: "inspect", summary: "Show everything about an instance", load: () => import("./commands/inspect.ts") },
   { path: "pause", summary: "Stop an instance's CPUs", load: () => import("./commands/pause.ts") },
   { path: "resume", summary: "Let a paused instance run on", load: () => import("./commands/resume.ts") },
+  {
+    path: "registry login",
+    summary: "Configure the registry, after trying it",
+    load: () => import("./commands/registry/login.ts"),
+  },
+  {
+    path: "registry status",
+    summary: "Check that the registry can be used, and say how to mend it",
+    load: () => import("./commands/registry/status.ts"),
+  },
+  {
+    path: "registry ls",
+    summary: "List the templates of the registry",
+    load: () => import("./commands/registry/ls.ts"),
+  },
+  {
+    path: "registry info",
+    summary: "Show what the registry has of a template",
+    load: () => import("./commands/registry/info.ts"),
+  },
+  {
+    path: "registry delete",
+    summary: "Remove a template, a tag or a revision from the registry",
+    load: () => import("./commands/registry/delete.ts"),
+  },
+  {
+    path: "registry gc",
+    summary: "Remove what no template of the registry uses",
+    load: () => import("./commands/registry/gc.ts"),
+  },
+  {
+    path: "registry keygen",
+    summary: "Make a key pair for signing what is pushed",
+    load: () => import("./commands/registry/keygen.ts"),
+  },
+  { path: "setup", summary: "Install what this machine needs", load: () => import("./commands/setup.ts") },
+  {
+    path: "doctor",
+    summary: "Check that this machine has what is needed, and say how to mend it",
+    load: () => import("./commands/doctor.ts"),
+  },
+  {
+    path: "status",
+    summary: "Show the hypervisor in use, what runs, and what takes how much",
+    load: () => import("./commands/status.ts"),
+  },
+  {
+    path: "export",
+    summary: "Write unit and job files that run a fleet of a template's VMs",
+    load: () => import("./commands/export.ts"),
+  },
   { path: "completions", summary: "Print shell completions", load: () => import("./commands/completions.ts") },
 ];

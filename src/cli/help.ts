@@ -1,10 +1,14 @@
 import { COMMANDS, GROUPS } from "./commands.ts";
 import { table } from "./table.ts";
 
+/** Commands that are about no template and no instance. */
+const OF_THE_MACHINE = new Set(["doctor", "setup", "status", "export", "completions"]);
+
 /** `mvmctl --help`: the main job first, then all commands. */
 export function overview(): string {
   const templates = COMMANDS.filter(({ path }) => path.startsWith("template "));
-  const others = COMMANDS.filter(({ path }) => !path.includes(" "));
+  const others = COMMANDS.filter(({ path }) => !path.includes(" ") && !OF_THE_MACHINE.has(path));
+  const machine = COMMANDS.filter(({ path }) => OF_THE_MACHINE.has(path));
   return `mvmctl builds microVM templates from Nix flakes, snapshots them healthy, and restores them in a fraction of a second.
 
   mvmctl template init my-service --local        write flake.nix, .gitignore, README.md
@@ -15,6 +19,8 @@ Templates:
 ${list(templates)}
 Instances:
 ${list(others)}
+This machine, and fleets of them:
+${list(machine)}
 \`mvmctl COMMAND --help\` shows a command's options, with examples. \`mvmctl --version\` shows the version.
 `;
 }

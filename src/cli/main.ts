@@ -30,6 +30,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     signal: abort.signal,
     report: json && !stderr.isTTY ? () => {} : (event) => progress.report(event),
   };
+  let inOrder = false;
   const cli: Cli = {
     ...context,
     cwd: process.cwd(),
@@ -42,6 +43,9 @@ export async function main(argv: readonly string[]): Promise<number> {
       stdout.write(json ? `${JSON.stringify(data, null, 2)}\n` : text());
     },
     settle: () => progress.settle(true),
+    endsInOrder: () => {
+      inOrder = true;
+    },
     style: styleFor(stdout, env),
     commands: COMMANDS,
   };
@@ -51,10 +55,10 @@ export async function main(argv: readonly string[]): Promise<number> {
       : await dispatch(cli, argv);
     progress.settle(true);
     // Some commands run until they are stopped, and end as they should then.
-    return abort.signal.aborted ? exitCodeOf(abort.signal.reason) : code;
+    return abort.signal.aborted && !inOrder ? exitCodeOf(abort.signal.reason) : code;
   } catch (thrown) {
     progress.settle(false);
-    const error = abort.signal.aborted ? abort.signal.reason : thrown;
+    const error = abort.signal.aborted && !inOrder ? abort.signal.reason : thrown;
     if (error instanceof OutputClosed || (error instanceof CommanderError && error.exitCode === 0)) return 0;
     stderr.write(json ? errorJson(asUsage(error)) : renderError(asUsage(error), style, debug));
     return exitCodeOf(error);

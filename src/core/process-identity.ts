@@ -68,19 +68,25 @@ export const VM_DIRECTORY_VARIABLE = "MVM_VM_DIRECTORY";
  * way: the environment of a process is readable in /proc and, unlike its arguments, nobody else's mentions it by chance.
  */
 export function findVmProcesses(directory: string): ProcessIdentity[] {
-  const mark = `${VM_DIRECTORY_VARIABLE}=${directory}`;
   const found: ProcessIdentity[] = [];
   for (const entry of readdirSync("/proc")) {
     const pid = Number(entry);
     if (!Number.isInteger(pid) || pid === process.pid) continue;
-    try {
-      const variables = readFileSync(`/proc/${pid}/environ`, "utf8").split("\0");
-      if (!variables.some((variable) => variable === mark || variable.startsWith(`${mark}/`))) continue;
-    } catch {
-      continue;
-    }
+    const theirs = vmDirectoryOf(pid);
+    if (theirs !== directory && !theirs?.startsWith(`${directory}/`)) continue;
     const identity = identify(pid);
     if (identity) found.push(identity);
   }
   return found;
+}
+
+/** The directory of the VM that a process is the hypervisor of, or undefined. */
+export function vmDirectoryOf(pid: number): string | undefined {
+  const mark = `${VM_DIRECTORY_VARIABLE}=`;
+  try {
+    const variables = readFileSync(`/proc/${pid}/environ`, "utf8").split("\0");
+    return variables.find((variable) => variable.startsWith(mark))?.slice(mark.length);
+  } catch {
+    return undefined;
+  }
 }

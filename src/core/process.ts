@@ -99,6 +99,15 @@ export function spawnChecked(
   });
 }
 
+/**
+ * Runs a program that a person watches and may have to answer (a password): on our terminal, its output on our standard
+ * error. Ctrl+C reaches it as it reaches us. Returns its exit code.
+ * @throws MvmError `PROGRAM_MISSING`
+ */
+export async function runAttached(command: string, args: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
+  return exitOf(await spawnChecked(command, args, { env, stdio: ["inherit", process.stderr.fd, "inherit"] }));
+}
+
 /** Ends a child and all it started: SIGTERM to its process group, SIGKILL after a second. */
 function endGroup(child: ChildProcess): void {
   signalGroup(child, "SIGTERM");

@@ -99,7 +99,7 @@ test("Firecracker answers for the guest, with a port number of its choice", asyn
       connection.write("OK 1073741824\nframe");
     });
   });
-  await using stream = await openAgentStream({ kind: "vsock", socket: guest.socket, port: 52 }, soon());
+  await using stream = await openAgentStream(guest.vsock, soon());
   assert.equal(greeting, "CONNECT 52\n");
   const [data] = await once(stream.socket, "data");
   assert.equal(String(data), "frame");
@@ -117,4 +117,27 @@ test("a guest that floods instead of answering is given up", async () => {
     pour();
   });
   await assert.rejects(openAgentStream(guest.endpoint, soon()), { code: "AGENT_UNREACHABLE" });
+});
+
+test("a guest that does not listen on its vsock yet is tried again on new connections, whether closed or silent", async () => {
+  const greetings: string[] = [];
+  await using guest = await useFakeGuest((connection) => {
+    connection.once("data", (data) => {
+      greetings.push(String(data));
+      if (greetings.length <= 2) connection.destroy();
+      else if (greetings.length > 3) connection.write("OK 1\n");
+    });
+  });
+  await using _stream = await openAgentStream(guest.vsock, { ...soon(), repeatAfterMs: 20 });
+  assert.deepEqual(greetings, Array(4).fill("CONNECT 52\n"));
+});
+
+test("a guest that never listens on its vsock is given up at the deadline, and a dead one at once", async () => {
+  await using guest = await useFakeGuest((connection) => connection.destroy());
+  await assert.rejects(openAgentStream(guest.vsock, { deadlineMs: Date.now() + 200 }), { code: "AGENT_UNREACHABLE" });
+  const dead = new Error("it is dead");
+  const checkAlive = () => {
+    throw dead;
+  };
+  await assert.rejects(openAgentStream(guest.vsock, { ...soon(), checkAlive }), dead);
 });

@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import type { Socket } from "node:net";
+import { setTimeout as delay } from "node:timers/promises";
 import { MvmError } from "../core/errors.ts";
 import { acquireLock, type Lock, tryLock } from "../core/locks.ts";
 import { connectUnix } from "../core/unix-socket.ts";
@@ -33,7 +34,7 @@ const MAX_DISCARDED_BYTES = 16 * 1024 * 1024;
  * @throws MvmError `AGENT_UNREACHABLE` when nothing answered by the deadline, `AGENT_BUSY` when all ports are taken
  */
 export async function openAgentStream(endpoint: AgentEndpoint, options: OpenOptions): Promise<AgentStream> {
-  if (endpoint.kind === "vsock") return openWithHandshake(endpoint.socket, vsockGreeting(endpoint.port), options);
+  if (endpoint.kind === "vsock") return openVsock(endpoint, options);
   const { lock, socket } = await lockFreePort(endpoint.sockets, options);
   return openWithHandshake(socket, portGreeting(), options, lock);
 }
@@ -55,6 +56,29 @@ function portGreeting(): Greeting {
 /** Firecracker's own handshake (docs/vsock.md in its repository): it answers with a port number of its choice. */
 function vsockGreeting(port: number): Greeting {
   return { request: `CONNECT ${port}\n`, answer: /^OK \d+\n/, repeatable: false };
+}
+
+/** How long until a vsock connection that was closed is opened again: a booting guest begins to listen at any moment. */
+const VSOCK_RETRY_MS = 20;
+
+/**
+ * A connection to a guest that does not listen yet is closed, and one that meets a guest's reset of its vsock after a
+ * restore may stay silent: each is tried again, on a new connection.
+ */
+async function openVsock(endpoint: { socket: string; port: number }, options: OpenOptions): Promise<AgentStream> {
+  for (let patienceMs = options.repeatAfterMs ?? DEFAULT_REPEAT_MS; ; ) {
+    const started = Date.now();
+    const deadlineMs = Math.min(options.deadlineMs, started + patienceMs);
+    try {
+      return await openWithHandshake(endpoint.socket, vsockGreeting(endpoint.port), { ...options, deadlineMs });
+    } catch (error) {
+      const worthARetry = error instanceof MvmError && ["AGENT_UNREACHABLE", "UNREACHABLE"].includes(error.code);
+      if (!worthARetry || Date.now() >= options.deadlineMs) throw error;
+    }
+    if (Date.now() - started >= patienceMs) patienceMs = Math.min(patienceMs * 2, MAX_REPEAT_MS);
+    options.checkAlive?.();
+    await delay(VSOCK_RETRY_MS, undefined, options.signal ? { signal: options.signal } : {});
+  }
 }
 
 async function openWithHandshake(

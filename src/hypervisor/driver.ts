@@ -2,7 +2,8 @@ import * as v from "valibot";
 import type { MvmError } from "../core/errors.ts";
 import type { ProcessIdentity } from "../core/process-identity.ts";
 
-export const HYPERVISORS = ["qemu"] as const;
+/** Best first. */
+export const HYPERVISORS = ["firecracker", "qemu"] as const;
 export type HypervisorName = (typeof HYPERVISORS)[number];
 
 /**
@@ -27,6 +28,20 @@ export interface PortForward {
   readonly guestPort: number;
 }
 
+/**
+ * A VM's network where the hypervisor brings none of its own (`Capabilities.userNetwork`): made and removed by whoever
+ * starts the VM. A snapshot fits only VMs that have one like the captured VM had one, or had none.
+ */
+export interface VmNetwork {
+  /** Path of the network namespace that the hypervisor runs in, as nsenter(1) takes it. */
+  readonly netns: string;
+  /** The tap device in it: the same name for every VM. */
+  readonly tap: string;
+  readonly guestMac: string;
+  /** `ADDRESS/PREFIX,GATEWAY,DNS`, for the guest's kernel command line. */
+  readonly guestAddress: string;
+}
+
 /** A VM as a driver sees it. All paths are absolute. */
 export interface VmConfig {
   /** The VM's own directory: sockets, console.log and hypervisor.log are made in it. */
@@ -40,11 +55,23 @@ export interface VmConfig {
   readonly kernelCommandLine: string;
   readonly dataDisk: string | undefined;
   readonly ports: readonly PortForward[];
+  readonly network?: VmNetwork | undefined;
+}
+
+/** How a hypervisor is locked up beyond what it always is. */
+export interface Jail {
+  /** What it runs as. */
+  readonly uid: number;
+  readonly gid: number;
+  /** Limits of its cgroup (v2), by file name: `memory.max`, `cpu.max`, `pids.max`. */
+  readonly cgroup: Readonly<Record<string, string>>;
 }
 
 export interface StartOptions {
   /** Ends the VM with the process that started it: for temporary VMs and `run --foreground`. */
   readonly dieWithParent?: boolean;
+  /** Only where `Capabilities.jail` says so. */
+  readonly jail?: Jail | undefined;
 }
 
 export interface BootOptions extends StartOptions {
@@ -73,6 +100,7 @@ export interface Capabilities {
   readonly snapshot: boolean;
   /** Published ports without privileges or set-up. */
   readonly userNetwork: boolean;
+  readonly jail: boolean;
 }
 
 export interface Driver {
@@ -83,14 +111,17 @@ export interface Driver {
    * @throws MvmError `HYPERVISOR_MISSING`, `HYPERVISOR_UNUSABLE`, with what to install
    */
   probe(signal?: AbortSignal): Promise<HypervisorIdentity>;
+  /** What makes VMs slower here than they could be, in a clause with what mends it. After `probe`. */
+  drawback?(): Promise<string | undefined>;
   /** Starts a VM and returns as soon as its process runs; the guest boots on. @throws MvmError `VM_START_FAILED`, `PORT_IN_USE` */
   boot(config: VmConfig, options?: BootOptions): Promise<VmRef>;
   /** Starts a VM from a snapshot's files, which it maps privately and never writes. It runs when this returns or soon after. */
   restore(config: VmConfig, files: SnapshotFiles, options?: StartOptions): Promise<VmRef>;
-  pause(vm: VmRef): Promise<void>;
+  /** @throws MvmError `PAUSE_UNSUPPORTED` if this hypervisor's guests do not run on well after a pause */
+  pause(vm: VmRef, before: "snapshot" | "resume"): Promise<void>;
   resume(vm: VmRef): Promise<void>;
-  /** Writes the state of a paused VM that was booted with `memoryFile`; the memory is in that file already. */
-  snapshot(vm: VmRef, vmstate: string): Promise<void>;
+  /** Writes the state of a paused VM that was booted with `memoryFile`; afterwards the memory is in that file, which is `files.memory`. */
+  snapshot(vm: VmRef, files: SnapshotFiles): Promise<void>;
   /**
    * Ends the hypervisor of a VM's directory now, whatever the guest does, and returns when it is gone. Finds one that was
    * never recorded too.

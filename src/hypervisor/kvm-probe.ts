@@ -1,25 +1,18 @@
-import { accessSync, constants, readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { accessSync, constants, readFileSync } from "node:fs";
 import { MvmError } from "../core/errors.ts";
-import { run } from "../core/process.ts";
-import { makeStagingDirectory } from "../core/staging.ts";
+import { type RunResult, run } from "../core/process.ts";
 
 export type KvmAnswer = { readonly usable: true } | { readonly usable: false; readonly reason: string };
 
 /** How long the probe's guest may take: under working KVM it ends in a tenth of this. */
 const PROBE_TIMEOUT_MS = 2000;
-/** x86's reset vector lies 16 bytes below the end of the firmware (Intel SDM 3A, 10.1.4). */
-const FIRMWARE_BYTES = 64 * 1024;
-/** `mov al, 0x10; out 0xf4, al; hlt`: isa-debug-exit at port 0xf4 ends QEMU with code 2 * 0x10 + 1. */
-const PROBE_CODE = [0xb0, 0x10, 0xe6, 0xf4, 0xf4];
-const PROBE_EXIT_CODE = 0x21;
 
 /**
  * Whether ordinary guests run on /dev/kvm. That the device opens is not enough: under paravirtual nesting it opens, even
  * runs real-mode code, and then a normal kernel hangs. There the CPU shows neither vmx nor svm, so that is asked first;
  * then a tiny guest must really run.
  */
-export async function probeKvm(qemu: string, scratch: string, signal?: AbortSignal): Promise<KvmAnswer> {
+export async function probeKvm(runTinyGuest: () => Promise<boolean>): Promise<KvmAnswer> {
   try {
     accessSync("/dev/kvm", constants.R_OK | constants.W_OK);
   } catch (error) {
@@ -28,7 +21,7 @@ export async function probeKvm(qemu: string, scratch: string, signal?: AbortSign
   if (!cpuHasVirtualisation(readFileSync("/proc/cpuinfo", "utf8"))) {
     return { usable: false, reason: "/dev/kvm is there, but the CPU shows no hardware virtualisation (vmx, svm)" };
   }
-  return (await runTinyGuest(qemu, scratch, signal))
+  return (await runTinyGuest())
     ? { usable: true }
     : { usable: false, reason: "/dev/kvm is there, but a tiny guest did not run on it" };
 }
@@ -38,25 +31,22 @@ export function cpuHasVirtualisation(cpuinfo: string): boolean {
 }
 
 function describeAccess(error: unknown): string {
-  const code = (error as NodeJS.ErrnoException).code;
-  return code === "ENOENT" ? "there is no /dev/kvm" : "you may not open /dev/kvm (add yourself to the group kvm)";
+  return (error as NodeJS.ErrnoException).code === "ENOENT"
+    ? "there is no /dev/kvm (load it: sudo modprobe kvm_intel, or kvm_amd; in a VM, let its host allow nested virtualisation)"
+    : "you may not open /dev/kvm (sudo usermod -aG kvm $USER, and log in again)";
 }
 
-async function runTinyGuest(qemu: string, scratch: string, signal?: AbortSignal): Promise<boolean> {
-  using staging = makeStagingDirectory(scratch, "kvm-probe");
-  const firmware = join(staging.path, "probe.bin");
-  const image = Buffer.alloc(FIRMWARE_BYTES, 0xf4);
-  image.set(PROBE_CODE, FIRMWARE_BYTES - 16);
-  writeFileSync(firmware, image);
-  const args = "-M microvm,acpi=off,accel=kvm -cpu host -m 16 -nodefaults -no-user-config -display none".split(" ");
+/** Runs a hypervisor with a tiny guest; undefined if it did not end in time, as on a KVM that hangs. */
+export async function runBriefly(
+  command: string,
+  args: readonly string[],
+  options: { readonly signal?: AbortSignal | undefined; readonly timeoutMs?: number },
+): Promise<RunResult | undefined> {
+  const { signal, timeoutMs = PROBE_TIMEOUT_MS } = options;
   try {
-    const result = await run(qemu, [...args, "-bios", firmware, "-device", "isa-debug-exit,iobase=0xf4,iosize=0x4"], {
-      timeoutMs: PROBE_TIMEOUT_MS,
-      ...(signal ? { signal } : {}),
-    });
-    return result.exitCode === PROBE_EXIT_CODE;
+    return await run(command, args, { timeoutMs, ...(signal ? { signal } : {}) });
   } catch (error) {
-    if (error instanceof MvmError && error.code === "PROCESS_TIMEOUT") return false;
+    if (error instanceof MvmError && error.code === "PROCESS_TIMEOUT") return undefined;
     throw error;
   }
 }

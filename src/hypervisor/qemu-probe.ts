@@ -1,14 +1,13 @@
-import { createHash } from "node:crypto";
-import { readFileSync, statSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
-import { type DocumentKind, readDocument, writeDocument } from "../core/documents.ts";
+import type { DocumentKind } from "../core/documents.ts";
 import { MvmError } from "../core/errors.ts";
-import { ensureDirectory } from "../core/files.ts";
 import { findProgram, run } from "../core/process.ts";
-import { bootId } from "../core/process-identity.ts";
+import { makeStagingDirectory } from "../core/staging.ts";
 import { type HypervisorIdentity, HypervisorIdentitySchema } from "./driver.ts";
-import { probeKvm } from "./kvm-probe.ts";
+import { probeKvm, runBriefly } from "./kvm-probe.ts";
+import { hostCpuModel, probeKey, readProbe, writeProbe } from "./probe-cache.ts";
 import { QEMU_LAYOUT, type QemuHost } from "./qemu-arguments.ts";
 
 export const QEMU_INSTALL_HINT = "install it: apt-get install qemu-system-x86 (or set MVM_QEMU_BIN)";
@@ -43,14 +42,13 @@ export async function probeQemu(cacheDir: string, env: NodeJS.ProcessEnv, signal
     throw new MvmError("HYPERVISOR_UNUSABLE", `the QEMU driver knows x86_64 only, and this machine is ${process.arch}`);
   }
   const binary = findQemu(env);
-  const stat = statSync(binary);
-  const key = [binary, stat.ino, stat.size, stat.mtimeMs, bootId(), kvmPermission(), QEMU_LAYOUT].join(":");
+  const key = probeKey(binary, QEMU_LAYOUT);
   const path = join(cacheDir, "qemu.json");
-  const known = readKnown(path);
-  if (known?.key === key) return { binary, ...known };
+  const known = readProbe(QemuFactsDocument, path, key);
+  if (known) return { binary, ...known };
 
   const version = await askVersion(binary, signal);
-  const kvm = await probeKvm(binary, cacheDir, signal);
+  const kvm = await probeKvm(() => runTinyGuest(binary, cacheDir, signal));
   const tscKHz = timeStampKHz(readFileSync("/proc/cpuinfo", "utf8"));
   const identity: HypervisorIdentity = {
     name: "qemu",
@@ -61,34 +59,14 @@ export async function probeQemu(cacheDir: string, env: NodeJS.ProcessEnv, signal
     layout: QEMU_LAYOUT,
   };
   const withoutKvm = kvm.usable ? undefined : kvm.reason;
-  ensureDirectory(cacheDir);
   const found = { identity, tscKHz, ...(withoutKvm ? { withoutKvm } : {}) };
-  writeDocument(QemuFactsDocument, path, { key, ...found });
+  writeProbe(QemuFactsDocument, path, { key, ...found });
   return { binary, ...found };
 }
 
 /** Linux derives a CPU's bogomips from its time stamp counter, two per MHz, and knows it exactly (calibrate_delay). */
 function timeStampKHz(cpuinfo: string): number {
   return Math.round(Number(/^bogomips\s*:\s*([\d.]+)/m.exec(cpuinfo)?.[1] ?? 0) * 500);
-}
-
-/** A damaged cache is no cache. */
-function readKnown(path: string): v.InferOutput<typeof QemuFactsSchema> | undefined {
-  try {
-    return readDocument(QemuFactsDocument, path);
-  } catch {
-    return undefined;
-  }
-}
-
-/** Opening may become allowed (or forbidden) without a reboot. */
-function kvmPermission(): string {
-  try {
-    const { mode, uid, gid } = statSync("/dev/kvm");
-    return `${mode}.${uid}.${gid}.${process.getgroups?.().join("+")}`;
-  } catch {
-    return "none";
-  }
 }
 
 function findQemu(env: NodeJS.ProcessEnv): string {
@@ -114,10 +92,20 @@ async function askVersion(binary: string, signal?: AbortSignal): Promise<string>
   });
 }
 
-/** Under KVM the guest sees the host's CPU: its name and its features decide where a snapshot can be loaded. */
-function hostCpuModel(): string {
-  const cpuinfo = readFileSync("/proc/cpuinfo", "utf8");
-  const name = /^model name\s*:\s*(.+)$/m.exec(cpuinfo)?.[1] ?? "unknown";
-  const flags = /^flags\s*:\s*(.+)$/m.exec(cpuinfo)?.[1] ?? "";
-  return `${name} ${createHash("sha256").update(flags).digest("hex").slice(0, 8)}`;
+/** x86's reset vector lies 16 bytes below the end of the firmware (Intel SDM 3A, 10.1.4). */
+const FIRMWARE_BYTES = 64 * 1024;
+/** `mov al, 0x10; out 0xf4, al; hlt`: isa-debug-exit at port 0xf4 ends QEMU with code 2 * 0x10 + 1. */
+const GUEST_CODE = [0xb0, 0x10, 0xe6, 0xf4, 0xf4];
+const GUEST_EXIT_CODE = 0x21;
+
+async function runTinyGuest(qemu: string, scratch: string, signal?: AbortSignal): Promise<boolean> {
+  using staging = makeStagingDirectory(scratch, "kvm-probe");
+  const firmware = join(staging.path, "probe.bin");
+  const image = Buffer.alloc(FIRMWARE_BYTES, 0xf4);
+  image.set(GUEST_CODE, FIRMWARE_BYTES - 16);
+  writeFileSync(firmware, image);
+  const args = "-M microvm,acpi=off,accel=kvm -cpu host -m 16 -nodefaults -no-user-config -display none".split(" ");
+  const exit = ["-device", "isa-debug-exit,iobase=0xf4,iosize=0x4"];
+  const result = await runBriefly(qemu, [...args, "-bios", firmware, ...exit], { signal });
+  return result?.exitCode === GUEST_EXIT_CODE;
 }

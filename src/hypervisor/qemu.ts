@@ -1,16 +1,7 @@
-import { closeSync, openSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { fileError, MvmError } from "../core/errors.ts";
-import { findProgram, spawnChecked } from "../core/process.ts";
-import {
-  findVmProcesses,
-  identify,
-  isAlive,
-  type ProcessIdentity,
-  signalProcess,
-  VM_DIRECTORY_VARIABLE,
-} from "../core/process-identity.ts";
+import { MvmError } from "../core/errors.ts";
+import { isAlive } from "../core/process-identity.ts";
 import { lastLines } from "../core/text.ts";
 import { connectUnix } from "../core/unix-socket.ts";
 import type { Driver, SnapshotFiles, StartOptions, VmConfig, VmRef } from "./driver.ts";
@@ -26,14 +17,14 @@ import {
 } from "./qemu-arguments.ts";
 import { probeQemu, QEMU_INSTALL_HINT, type QemuFacts } from "./qemu-probe.ts";
 import { QmpClient } from "./qmp.ts";
+import { hasEnded, killVm, parentDeathPrefix, readLog, startVmProcess } from "./vm-process.ts";
 
 /** A QEMU that has not answered its control socket by then hangs. */
 const CONTROL_TIMEOUT_MS = 5000;
 /** The state of a VM whose memory stays in its file is some 100 kB: a minute means that the disk hangs. */
 const SNAPSHOT_TIMEOUT_MS = 60_000;
-const KILL_TIMEOUT_MS = 5000;
-/** From closing its sockets to the end of QEMU's process. */
-const ENDING_MS = 500;
+
+const AGENT_SOCKETS = Array.from({ length: AGENT_PORT_COUNT }, (_, index) => agentSocket(index));
 
 /** QEMU's microvm machine: KVM where it works, emulation everywhere else. */
 export function createQemuDriver(host: { cacheDir: string; env: NodeJS.ProcessEnv }): Driver {
@@ -50,33 +41,21 @@ export function createQemuDriver(host: { cacheDir: string; env: NodeJS.ProcessEn
     options: StartOptions,
   ): Promise<VmRef> {
     const facts = await probe();
-    const { binary } = facts;
-    const args = qemuArguments(config, facts, memory, incoming);
-    const prefix = launchPrefix(options, memory, host.env);
-    const [program = binary, ...rest] = prefix.length > 0 ? [...prefix, binary] : [];
-    removeSockets(config.directory);
-    const log = openForVm(join(config.directory, HYPERVISOR_LOG), "a");
-    const vmstate = incoming ? openForVm(incoming.vmstate, "r") : undefined;
-    try {
-      const child = await spawnChecked(
-        program,
-        [...rest, ...args],
-        {
-          cwd: config.directory,
-          env: { ...hypervisorEnvironment(host.env), [VM_DIRECTORY_VARIABLE]: config.directory },
-          detached: true,
-          stdio: ["ignore", log, log, ...(vmstate === undefined ? [] : [vmstate])],
-        },
-        QEMU_INSTALL_HINT,
-      );
-      child.unref();
-      const identity = identify(child.pid!);
-      if (!identity) throw explainEnd(config.directory);
-      return { directory: config.directory, process: identity };
-    } finally {
-      closeSync(log);
-      if (vmstate !== undefined) closeSync(vmstate);
-    }
+    return startVmProcess({
+      directory: config.directory,
+      command: [
+        ...userNamespacePrefix(memory),
+        ...parentDeathPrefix(options, host.env),
+        facts.binary,
+        ...qemuArguments(config, facts, memory, incoming),
+      ],
+      env: host.env,
+      log: HYPERVISOR_LOG,
+      input: incoming?.vmstate,
+      sockets: [QMP_SOCKET, ...AGENT_SOCKETS],
+      installHint: QEMU_INSTALL_HINT,
+      explainEnd,
+    });
   }
 
   async function control<T>(vm: VmRef, use: (qmp: QmpClient) => Promise<T>): Promise<T> {
@@ -97,9 +76,14 @@ export function createQemuDriver(host: { cacheDir: string; env: NodeJS.ProcessEn
 
   return {
     name: "qemu",
-    capabilities: { snapshot: true, userNetwork: true },
+    capabilities: { snapshot: true, userNetwork: true, jail: false },
 
     probe: async (signal) => (await probe(signal)).identity,
+
+    async drawback() {
+      const { withoutKvm } = await probe();
+      return withoutKvm && `the guest is emulated: ${withoutKvm}`;
+    },
 
     boot: (config, options = {}) =>
       start(
@@ -123,7 +107,7 @@ export function createQemuDriver(host: { cacheDir: string; env: NodeJS.ProcessEn
     pause: (vm) => control(vm, async (qmp) => void (await qmp.execute("stop"))),
     resume: (vm) => control(vm, async (qmp) => void (await qmp.execute("cont"))),
 
-    snapshot: (vm, vmstate) =>
+    snapshot: (vm, { vmstate }) =>
       control(vm, async (qmp) => {
         await qmp.execute("migrate-set-capabilities", IGNORE_SHARED);
         await qmp.execute("migrate", { uri: `exec:cat > ${shellQuote(vmstate)}` });
@@ -134,51 +118,18 @@ export function createQemuDriver(host: { cacheDir: string; env: NodeJS.ProcessEn
     explainEnd,
     agentEndpoint: (directory) => ({
       kind: "ports",
-      sockets: Array.from({ length: AGENT_PORT_COUNT }, (_, index) => join(directory, agentSocket(index))),
+      sockets: AGENT_SOCKETS.map((socket) => join(directory, socket)),
     }),
     logFiles: (directory) => ({ console: join(directory, CONSOLE_LOG), hypervisor: join(directory, HYPERVISOR_LOG) }),
   };
 }
 
-/** Nothing of the caller's environment reaches the hypervisor, so that no secret of it can end up in a VM's files. */
-function hypervisorEnvironment(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
-  return { PATH: env["PATH"], LANG: "C.UTF-8" };
-}
-
 /**
- * Programs that QEMU is started through. `setpriv --pdeathsig` ends it with its parent. A snapshot's memory is read-only
- * for its owner too, and QEMU opens it for writing even for a private mapping: root may, and other users become root of
- * a user namespace that holds nothing but themselves.
+ * A snapshot's memory is read-only for its owner too, and QEMU opens it for writing even for a private mapping: root may,
+ * and other users become root of a user namespace that holds nothing but themselves.
  */
-function launchPrefix(options: StartOptions, memory: MemorySource, env: NodeJS.ProcessEnv): string[] {
-  const prefix: string[] = [];
-  if (memory.kind === "private" && process.getuid?.() !== 0) prefix.push("unshare", "--user", "--map-root-user", "--");
-  if (options.dieWithParent && findProgram("setpriv", env)) prefix.push("setpriv", "--pdeathsig", "KILL", "--");
-  return prefix;
-}
-
-/** Whether the process ends now: its sockets close before it does. */
-async function hasEnded(vm: VmRef): Promise<boolean> {
-  const deadline = Date.now() + ENDING_MS;
-  while (isAlive(vm.process)) {
-    if (Date.now() > deadline) return false;
-    await delay(5);
-  }
-  return true;
-}
-
-/** Those of a VM that was killed here a moment ago may still take connections, and drop them. */
-function removeSockets(directory: string): void {
-  const agents = Array.from({ length: AGENT_PORT_COUNT }, (_, index) => agentSocket(index));
-  for (const socket of [QMP_SOCKET, ...agents]) rmSync(join(directory, socket), { force: true });
-}
-
-function openForVm(path: string, flags: "a" | "r"): number {
-  try {
-    return openSync(path, flags, 0o644);
-  } catch (error) {
-    throw fileError(error, path, "open");
-  }
+function userNamespacePrefix(memory: MemorySource): string[] {
+  return memory.kind === "private" && process.getuid?.() !== 0 ? ["unshare", "--user", "--map-root-user", "--"] : [];
 }
 
 /** "The memory is in its file already": it is neither written to nor read from the vmstate. */
@@ -216,21 +167,6 @@ async function waitForMigration(qmp: QmpClient): Promise<void> {
   }
 }
 
-async function killVm(vm: { directory: string; process?: ProcessIdentity | undefined }): Promise<void> {
-  const deadline = Date.now() + KILL_TIMEOUT_MS;
-  for (const process of vm.process ? [vm.process, ...findVmProcesses(vm.directory)] : findVmProcesses(vm.directory)) {
-    signalProcess(process, "SIGKILL");
-    while (isAlive(process)) {
-      if (Date.now() > deadline) {
-        throw new MvmError("VM_KILL_FAILED", `QEMU (process ${process.pid}) does not end`, {
-          hint: "it may wait for a disk that hangs: look at `dmesg`",
-        });
-      }
-      await delay(5);
-    }
-  }
-}
-
 function shellQuote(text: string): string {
   return `'${text.replaceAll("'", `'\\''`)}'`;
 }
@@ -251,12 +187,4 @@ function explainEnd(directory: string): MvmError {
     detail: [lastLines(log, 5), lastLines(console, 15)].filter(Boolean).join("\n") || "it left no message",
     hint: "if the guest ran out of memory, give it more with --mem",
   });
-}
-
-function readLog(path: string): string {
-  try {
-    return readFileSync(path, "utf8");
-  } catch {
-    return "";
-  }
 }

@@ -3,7 +3,7 @@ import { MvmError } from "../core/errors.ts";
 import type { InstanceName } from "../core/names.ts";
 import { isAlive } from "../core/process-identity.ts";
 import { AgentClient } from "../guest/agent-client.ts";
-import { chooseDriver } from "../hypervisor/choose.ts";
+import { driverNamed } from "../hypervisor/choose.ts";
 import type { Driver, VmRef } from "../hypervisor/driver.ts";
 import type { InstanceRecord } from "./record.ts";
 import { requireInstance } from "./records.ts";
@@ -20,7 +20,7 @@ export interface LiveInstance {
 const CONNECT_TIMEOUT_MS = 20_000;
 
 export function driverOf(ctx: Context, record: InstanceRecord): Driver {
-  return chooseDriver({ cacheDir: ctx.paths.cache, env: ctx.env }, record.hypervisor.name);
+  return driverNamed(ctx, record.hypervisor.name);
 }
 
 /**

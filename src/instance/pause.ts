@@ -24,7 +24,7 @@ async function turn(ctx: Context, name: InstanceName, state: "running" | "paused
     signal: ctx.signal,
   });
   const { record, vm, driver } = requireLive(ctx, name, ["running", "paused"]);
-  if (state === "paused") await driver.pause(vm);
+  if (state === "paused") await driver.pause(vm, "resume");
   else await driver.resume(vm);
   writeRecord(directory, { ...record, state });
 }

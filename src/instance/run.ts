@@ -10,10 +10,11 @@ import { makeStagingDirectory, sweepStaging } from "../core/staging.ts";
 import type { AgentClient } from "../guest/agent-client.ts";
 import { newIdentity } from "../guest/identity.ts";
 import { chooseDriver } from "../hypervisor/choose.ts";
-import type { Driver, HypervisorIdentity, PortForward, VmRef } from "../hypervisor/driver.ts";
+import type { Driver, HypervisorIdentity, PortForward, SnapshotFiles, VmRef } from "../hypervisor/driver.ts";
 import { currentRevision, readRevision, type StoredRevision } from "../template/revisions.ts";
-import { damageOf, readSnapshots } from "../template/snapshots.ts";
+import { damageOf, readSnapshots, type StoredSnapshot } from "../template/snapshots.ts";
 import { type VmSizes, vmConfigOf } from "../template/vm-config.ts";
+import { jailFor } from "./jail.ts";
 import { madeUpName } from "./made-up-name.ts";
 import { requireFreePorts } from "./ports.ts";
 import type { InstanceRecord } from "./record.ts";
@@ -35,11 +36,15 @@ export interface RunRequest {
   readonly memMiB?: number;
   readonly dataDiskMiB?: number;
   readonly hypervisor?: string;
+  /** Lock the hypervisor up with a user, a cgroup and a root of its own. */
+  readonly jail?: boolean;
   /** Boot even if a snapshot would fit. */
   readonly cold: boolean;
   /** `running`: the agent answered and knows who it is. `healthy`: every check has passed since. */
   readonly waitFor: "running" | "healthy";
   readonly timeoutMs: number;
+  /** End the VM with this process. */
+  readonly dieWithParent?: boolean;
 }
 
 export interface RunOutcome {
@@ -69,7 +74,11 @@ export async function runInstance(ctx: Context, request: RunRequest): Promise<Ru
   const started = performance.now();
   sweepStaging(ctx.paths.instances);
   const revision = revisionToRun(ctx, request);
-  const driver = chooseDriver({ cacheDir: ctx.paths.cache, env: ctx.env }, request.hypervisor);
+  const driver = await chooseDriver(ctx, request.hypervisor, {
+    ports: request.ports.length > 0,
+    jail: request.jail === true,
+  });
+  requireCapabilities(driver, request);
   const host = await driver.probe(ctx.signal);
   await requireFreePorts(request.ports);
   const { spec } = revision.manifest;
@@ -104,6 +113,14 @@ export async function runInstance(ctx: Context, request: RunRequest): Promise<Ru
     await discard(starting);
     throw error;
   }
+}
+
+/** @throws MvmError `JAIL_UNSUPPORTED` */
+function requireCapabilities(driver: Driver, { jail }: RunRequest): void {
+  if (!jail || driver.capabilities.jail) return;
+  throw new MvmError("JAIL_UNSUPPORTED", `${driver.name} has no jail: --jail is for Firecracker`, {
+    hint: "leave --jail out, or choose --hypervisor firecracker",
+  });
 }
 
 /** @throws MvmError `TEMPLATE_NOT_FOUND`, `NOT_BUILT`, `REVISION_NOT_FOUND` */
@@ -256,15 +273,21 @@ async function startAndConnect(starting: Starting, deadlineMs: number): Promise<
 async function startVm({ ctx, plan, driver, directory, revision, sizes, request, record }: Starting): Promise<VmRef> {
   const dataDisk = await provideDataDisk(ctx, plan, directory, sizes);
   const config = vmConfigOf(revision, { directory, dataDisk, ports: request.ports }, sizes);
+  const options = {
+    dieWithParent: request.dieWithParent ?? false,
+    ...(request.jail ? { jail: jailFor(directory, sizes) } : {}),
+  };
   const vm =
     plan.start === "restored"
-      ? await driver.restore(config, {
-          vmstate: join(plan.snapshot.directory, plan.snapshot.snapshot.files.vmstate.file),
-          memory: join(plan.snapshot.directory, plan.snapshot.snapshot.files.memory.file),
-        })
-      : await driver.boot(config);
+      ? await driver.restore(config, snapshotFiles(plan.snapshot), options)
+      : await driver.boot(config, options);
   writeRecord(directory, { ...record, process: vm.process });
   return vm;
+}
+
+function snapshotFiles({ directory, snapshot }: StoredSnapshot): SnapshotFiles {
+  const { vmstate, memory } = snapshot.files;
+  return { vmstate: join(directory, vmstate.file), memory: join(directory, memory.file) };
 }
 
 /** The instance's own disk: kept from its earlier life, copied from the snapshot, or new. */

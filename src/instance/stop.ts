@@ -100,6 +100,9 @@ export async function removeInstance(ctx: Context, name: InstanceName, options: 
 
 /** Without a record nobody knows the hypervisor; its processes say themselves whose they are. */
 async function killWhateverRuns(ctx: Context, directory: string): Promise<void> {
-  const { chooseDriver } = await import("../hypervisor/choose.ts");
-  await chooseDriver({ cacheDir: ctx.paths.cache, env: ctx.env }).kill({ directory });
+  const [{ driverNamed }, { HYPERVISORS }] = await Promise.all([
+    import("../hypervisor/choose.ts"),
+    import("../hypervisor/driver.ts"),
+  ]);
+  for (const name of HYPERVISORS) await driverNamed(ctx, name).kill({ directory });
 }

@@ -45,6 +45,7 @@ test("a service runs as app, and a health check has its intervals, unless the fl
     configuration(`{
       services.web = { command = "serve"; env.PORT = 80; };
       healthChecks.up = { healthCmd = "true"; };
+      healthChecks.page = { healthHttp = "http://127.0.0.1:80/"; };
     }`),
   );
   assert.equal(error, "");
@@ -64,7 +65,10 @@ test("a service runs as app, and a health check has its intervals, unless the fl
         stopTimeoutSecs: 10,
       },
     },
-    healthChecks: { up: { healthCmd: "true", healthIntervalSecs: 5, healthTimeoutSecs: 10, user: "app" } },
+    healthChecks: {
+      page: { healthHttp: "http://127.0.0.1:80/", healthIntervalSecs: 5, healthTimeoutSecs: 10, user: "app" },
+      up: { healthCmd: "true", healthIntervalSecs: 5, healthTimeoutSecs: 10, user: "app" },
+    },
     hooks: { preSnapshot: [], postRestore: [] },
   });
 });
@@ -147,7 +151,21 @@ for (const [what, settings, message] of [
     '{ services.web = { command = "x"; user = "redis"; }; }',
     /user is 'redis', who is no user of the image/,
   ],
-  ["a health check without its command", "{ healthChecks.up = { }; }", /healthChecks\.up needs a healthCmd/],
+  [
+    "a health check that checks nothing",
+    "{ healthChecks.up = { }; }",
+    /healthChecks\.up needs exactly one of healthCmd, healthHttp, healthTcp/,
+  ],
+  [
+    "a health check of two kinds",
+    '{ healthChecks.up = { healthCmd = "x"; healthTcp = "127.0.0.1:80"; }; }',
+    /healthChecks\.up needs exactly one of healthCmd, healthHttp, healthTcp/,
+  ],
+  [
+    "a request to what is no address",
+    '{ healthChecks.up = { healthHttp = "127.0.0.1:80"; }; }',
+    /healthChecks\.up\.healthHttp must be like http:/,
+  ],
   [
     "an interval of nothing",
     '{ healthChecks.up = { healthCmd = "x"; healthIntervalSecs = 0; }; }',

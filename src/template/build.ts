@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { readConfig } from "../core/config.ts";
 import type { Context } from "../core/context.ts";
 import { MvmError } from "../core/errors.ts";
 import type { TemplateName } from "../core/names.ts";
@@ -18,6 +19,7 @@ import {
 } from "../nix/flake.ts";
 import { findImage } from "../nix/image.ts";
 import type { NixOptions } from "../nix/nix.ts";
+import type { NixEvent } from "../nix/nix-log.ts";
 import { captureSnapshot, memoryOnDisk } from "./capture.ts";
 import { type BuiltImage, publishRevision } from "./publish-revision.ts";
 import { currentRevision, type StoredRevision } from "./revisions.ts";
@@ -34,8 +36,10 @@ const DEBIAN_LOCK = "debian.lock";
 export interface BuildRequest {
   /** Build even if nothing changed, and capture even if there is a snapshot. */
   readonly force: boolean;
-  /** Also capture a snapshot, with this hypervisor. */
-  readonly snapshot?: { readonly driver: Driver; readonly timeoutMs: number };
+  /** Machines that build, instead of the configuration's: each as in Nix's `builders`. */
+  readonly builders?: readonly string[];
+  /** Also capture a snapshot with each of these hypervisors. */
+  readonly snapshot?: { readonly drivers: readonly Driver[]; readonly timeoutMs: number };
 }
 
 export interface BuildOutcome {
@@ -44,13 +48,16 @@ export interface BuildOutcome {
   /** Nothing had changed since the current revision was built. */
   readonly cached: boolean;
   readonly durationMs: number;
-  readonly snapshot?: {
-    readonly stored: StoredSnapshot;
-    /** There was one already. */
-    readonly reused: boolean;
-    readonly durationMs: number;
-    readonly memoryBytesOnDisk: number;
-  };
+  /** One for each hypervisor that was asked for. */
+  readonly snapshots: readonly SnapshotOutcome[];
+}
+
+export interface SnapshotOutcome {
+  readonly stored: StoredSnapshot;
+  /** There was one already. */
+  readonly reused: boolean;
+  readonly durationMs: number;
+  readonly memoryBytesOnDisk: number;
 }
 
 /**
@@ -65,27 +72,31 @@ export async function buildTemplate(ctx: Context, name: TemplateName, request: B
 async function buildLocked(ctx: Context, name: TemplateName, request: BuildRequest): Promise<BuildOutcome> {
   const spec = loadSpec(ctx.paths, name);
   // A hypervisor that is missing should be said before minutes of building, not after.
-  await request.snapshot?.driver.probe(ctx.signal);
+  for (const driver of request.snapshot?.drivers ?? []) await driver.probe(ctx.signal);
   sweepStaging(ctx.paths.template(name));
   sweepStaging(ctx.paths.revisions(name));
   const started = performance.now();
-  const { revision, cached } = await buildRevision(ctx, name, spec, request.force);
+  const { revision, cached } = await buildRevision(ctx, name, spec, request);
   const durationMs = performance.now() - started;
-  const outcome = { template: name, revision, cached, durationMs };
-  if (!request.snapshot) return outcome;
-  const snapshot = await ensureSnapshot(ctx, name, revision, request.snapshot, request.force);
-  return { ...outcome, snapshot };
+  const snapshots: SnapshotOutcome[] = [];
+  if (request.snapshot) {
+    const { drivers, timeoutMs } = request.snapshot;
+    for (const driver of drivers) {
+      snapshots.push(await ensureSnapshot(ctx, name, revision, { driver, timeoutMs }, request.force));
+    }
+  }
+  return { template: name, revision, cached, durationMs, snapshots };
 }
 
 async function buildRevision(
   ctx: Context,
   name: TemplateName,
   spec: TemplateSpec,
-  force: boolean,
+  { force, builders }: BuildRequest,
 ): Promise<{ revision: StoredRevision; cached: boolean }> {
   const flake = await openFlake(spec.flake, ctx.signal);
   const { createdAt: _, ...settings } = spec;
-  const nix = nixOptions(ctx);
+  const nix = nixOptions(ctx, builders);
   // A remote flake is unchanged while Nix locks it to the same source; a local one while its files are the same.
   const lockedUrl = flake.directory ? "" : (await flakeMetadata(flake, nix)).lockedUrl;
   const fingerprint = () => fingerprintFlake(flake, { settings, lockedUrl }, ctx.signal);
@@ -147,16 +158,21 @@ async function prepareDebian(ctx: Context, flake: Flake, lockFile: string, reque
   }
 }
 
-function nixOptions(ctx: Context): NixOptions {
+function nixOptions(ctx: Context, builders?: readonly string[]): NixOptions {
   return {
+    settings: { ...readConfig(ctx.paths).nix, ...(builders ? { builders: [...builders] } : {}) },
     env: ctx.env,
     signal: ctx.signal,
-    onEvent: (event) => {
-      const text =
-        event.kind === "log" ? event.line : `${event.kind === "build" ? "building" : "fetching"} ${event.name}`;
-      ctx.report({ kind: "detail", text });
-    },
+    onEvent: (event) => reportNix(ctx, event),
   };
+}
+
+function reportNix({ report }: Context, event: NixEvent): void {
+  if (event.kind === "builder-failed") return void report({ kind: "note", text: event.why });
+  if (event.kind === "build" && event.machine)
+    report({ kind: "note", text: `building ${event.name} on ${event.machine}` });
+  const text = event.kind === "log" ? event.line : `${event.kind === "build" ? "building" : "fetching"} ${event.name}`;
+  report({ kind: "detail", text });
 }
 
 async function ensureSnapshot(
@@ -165,7 +181,7 @@ async function ensureSnapshot(
   revision: StoredRevision,
   { driver, timeoutMs }: { driver: Driver; timeoutMs: number },
   force: boolean,
-) {
+): Promise<SnapshotOutcome> {
   const started = performance.now();
   const snapshotsDirectory = ctx.paths.snapshots(name, revision.id);
   sweepStaging(snapshotsDirectory);

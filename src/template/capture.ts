@@ -1,7 +1,8 @@
-import { chmodSync, mkdirSync, renameSync, rmSync, statSync } from "node:fs";
+import { chmodSync, mkdirSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { type FileIndex, indexFile } from "../core/chunks.ts";
 import type { Context } from "../core/context.ts";
-import { allocatedBytes, sha256File } from "../core/digests.ts";
+import { allocatedBytes } from "../core/digests.ts";
 import { requireSpace } from "../core/disk-space.ts";
 import { writeDocument } from "../core/documents.ts";
 import { MvmError, messageOf } from "../core/errors.ts";
@@ -14,7 +15,8 @@ import { waitHealthy } from "../guest/health.ts";
 import { newIdentity } from "../guest/identity.ts";
 import { createDataDisk } from "../host/data-disk.ts";
 import type { Driver, HypervisorIdentity, VmRef } from "../hypervisor/driver.ts";
-import type { FileDigest, Manifest } from "./revision.ts";
+import { writeChunkIndex } from "./chunk-index.ts";
+import { digestOf, type Manifest } from "./revision.ts";
 import { SnapshotDocument } from "./snapshot.ts";
 import { readSnapshots, type StoredSnapshot, snapshotKey, writeGuard } from "./snapshots.ts";
 import { vmConfigOf } from "./vm-config.ts";
@@ -159,9 +161,9 @@ async function bootAndFreeze(
     return { bootMs: Math.round(bootMs), healthyMs: Math.round(healthyMs) };
   })();
   begin("pause", "Pausing the VM");
-  await driver.pause(vm);
+  await driver.pause(vm, "snapshot");
   begin("write the state", "Writing the VM's state");
-  await driver.snapshot(vm, join(files, VMSTATE));
+  await driver.snapshot(vm, { vmstate: join(files, VMSTATE), memory: memoryFile });
   await driver.kill(vm);
   return times;
 }
@@ -175,9 +177,16 @@ async function publish(
   times: Times,
 ): Promise<StoredSnapshot> {
   const { cpus, memMiB, dataDiskMiB } = revision.manifest.spec;
-  const vmstate = await seal(files, VMSTATE, ctx.signal);
-  const memory = await seal(files, MEMORY, ctx.signal);
-  const dataDisk = dataDiskMiB > 0 ? await seal(files, DATA_DISK, ctx.signal) : undefined;
+  const index: Record<string, FileIndex> = {};
+  const seal = async (file: string) => {
+    const sealed = await sealFile(join(files, file), ctx.signal);
+    index[file] = sealed;
+    return digestOf(file, sealed);
+  };
+  const vmstate = await seal(VMSTATE);
+  const memory = await seal(MEMORY);
+  const dataDisk = dataDiskMiB > 0 ? await seal(DATA_DISK) : undefined;
+  writeChunkIndex(files, index);
   writeDocument(SnapshotDocument, join(files, "snapshot.json"), {
     revision: revision.id,
     hypervisor: identity,
@@ -202,12 +211,10 @@ async function publish(
   return stored;
 }
 
-async function seal(directory: string, file: string, signal: AbortSignal): Promise<FileDigest> {
-  const path = join(directory, file);
+async function sealFile(path: string, signal: AbortSignal): Promise<FileIndex> {
   chmodSync(path, READ_ONLY);
   syncFile(path);
-  const sha256 = await sha256File(path, signal);
-  return { file, size: statSync(path).size, sha256 };
+  return await indexFile(path, signal);
 }
 
 function captureFailed(template: string, step: Step, error: unknown, driver: Driver, vmDirectory: string): unknown {

@@ -33,7 +33,7 @@ const minimal: Preset = {
 # services.web.command = [ "httpd" "-f" "-p" "8080" ];
 #
 # healthChecks.page = {
-#   healthCmd = "wget -qO /dev/null http://127.0.0.1:8080/";
+#   healthHttp = "http://127.0.0.1:8080/";
 #   healthIntervalSecs = 5;
 #   healthTimeoutSecs = 5;
 # };`,
@@ -55,7 +55,7 @@ files."/srv/www/index.html" = ''
 services.web.command = [ "httpd" "-f" "-p" "8080" "-h" "/srv/www" ];
 
 healthChecks.page = {
-  healthCmd = "wget -qO /dev/null http://127.0.0.1:8080/";
+  healthHttp = "http://127.0.0.1:8080/";
   healthIntervalSecs = 5;
   healthTimeoutSecs = 5;
 };`,
@@ -95,7 +95,7 @@ services.web = {
 };
 
 healthChecks.health = {
-  healthCmd = "wget -qO /dev/null http://127.0.0.1:8000/health";
+  healthHttp = "http://127.0.0.1:8000/health";
   healthIntervalSecs = 5;
   healthTimeoutSecs = 5;
 };`,

@@ -1,8 +1,9 @@
 import { chmodSync, existsSync, linkSync, mkdirSync, renameSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { type FileIndex, indexFile } from "../core/chunks.ts";
 import type { Context } from "../core/context.ts";
 import { copySparse } from "../core/copy.ts";
-import { sha256, sha256File } from "../core/digests.ts";
+import { sha256 } from "../core/digests.ts";
 import { requireSpace } from "../core/disk-space.ts";
 import { renderDocument, writeDocument } from "../core/documents.ts";
 import { ensureDirectory, replaceSymlink, syncDirectory, syncFile, writeFileAtomic } from "../core/files.ts";
@@ -10,7 +11,8 @@ import type { RevisionId, TemplateName } from "../core/names.ts";
 import { MiB } from "../core/sizes.ts";
 import { makeStagingDirectory } from "../core/staging.ts";
 import type { Image } from "../nix/image.ts";
-import { BuildRecordDocument, type FileDigest, type Manifest } from "./revision.ts";
+import { writeChunkIndex } from "./chunk-index.ts";
+import { BuildRecordDocument, digestOf, type FileDigest, type Manifest } from "./revision.ts";
 import { listRevisions, readRevision, type StoredRevision } from "./revisions.ts";
 import type { TemplateSpec } from "./spec.ts";
 
@@ -44,8 +46,11 @@ export async function publishRevision(ctx: Context, name: TemplateName, built: B
   using staging = makeStagingDirectory(revisions, "revision");
   const known = knownFiles(ctx, name);
   const digests = new Map<string, FileDigest>();
+  const index: Record<string, FileIndex> = {};
   for (const { role, file, path } of sources) {
-    digests.set(role, await take(path, join(staging.path, file), file, known, ctx.signal));
+    const taken = await take(path, join(staging.path, file), known, ctx.signal);
+    index[file] = taken;
+    digests.set(role, digestOf(file, taken));
   }
   const manifest = manifestOf(built, digests);
   const text = renderDocument(manifest);
@@ -53,6 +58,7 @@ export async function publishRevision(ctx: Context, name: TemplateName, built: B
   const directory = paths.revision(name, id);
   if (!existsSync(directory)) {
     writeFileAtomic(join(staging.path, "manifest.json"), text, { mode: READ_ONLY });
+    writeChunkIndex(staging.path, index);
     mkdirSync(join(staging.path, "snapshots"));
     syncDirectory(staging.path);
     renameSync(staging.path, directory);
@@ -92,19 +98,18 @@ function knownFiles(ctx: Context, name: TemplateName): Map<string, string> {
 async function take(
   from: string,
   to: string,
-  file: string,
   known: ReadonlyMap<string, string>,
   signal: AbortSignal,
-): Promise<FileDigest> {
-  const digest = { file, size: statSync(from).size, sha256: await sha256File(from, signal) };
-  const twin = known.get(digest.sha256);
-  if (twin && existsSync(twin) && statSync(twin).size === digest.size) linkSync(twin, to);
+): Promise<FileIndex> {
+  const index = await indexFile(from, signal);
+  const twin = known.get(index.sha256);
+  if (twin && existsSync(twin) && statSync(twin).size === index.size) linkSync(twin, to);
   else {
     await copySparse(from, to, signal);
     chmodSync(to, READ_ONLY);
     syncFile(to);
   }
-  return digest;
+  return index;
 }
 
 function manifestOf(built: BuiltImage, digests: ReadonlyMap<string, FileDigest>): Manifest {

@@ -1,4 +1,5 @@
 import * as v from "valibot";
+import type { FileIndex } from "../core/chunks.ts";
 import type { DocumentKind } from "../core/documents.ts";
 import { TemplateSpecSchema } from "./spec.ts";
 
@@ -9,6 +10,10 @@ export const FileDigestSchema = v.strictObject({
   sha256: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
 });
 export type FileDigest = v.InferOutput<typeof FileDigestSchema>;
+
+export function digestOf(file: string, { size, sha256 }: FileIndex): FileDigest {
+  return { file, size, sha256 };
+}
 
 export const ROOTFS_TYPES = ["erofs", "squashfs", "ext4"] as const;
 
@@ -39,19 +44,26 @@ export const ManifestSchema = v.strictObject({
   }),
 });
 export type Manifest = v.InferOutput<typeof ManifestSchema>;
+/** The files of a revision. */
+export function artifactsOf({ artifacts: { kernel, initrd, rootfs } }: Manifest): FileDigest[] {
+  return initrd ? [kernel, initrd, rootfs] : [kernel, rootfs];
+}
+
 export const ManifestDocument: DocumentKind<Manifest> = { title: "manifest", version: 1, schema: ManifestSchema };
 
 /** build.json, beside the manifest: how this machine came by the revision. Not part of its identity. */
 export const BuildRecordSchema = v.strictObject({
   version: v.literal(1),
-  /** RFC 3339, UTC. */
+  /** When it was built, here or elsewhere: RFC 3339, UTC. */
   builtAt: v.string(),
-  durationMs: v.number(),
+  durationMs: v.optional(v.number()),
   flake: v.string(),
-  /** Digest of everything the build depended on; equal means that building again would give the same. */
-  fingerprint: v.string(),
+  /** Digest of everything the build depended on; equal means that building again would give the same. Known where it was built. */
+  fingerprint: v.optional(v.string()),
   /** The Nix store path the artifacts were copied from. */
-  storePath: v.string(),
+  storePath: v.optional(v.string()),
+  /** The registry it was pulled from. */
+  pulledFrom: v.optional(v.string()),
 });
 export type BuildRecord = v.InferOutput<typeof BuildRecordSchema>;
 export const BuildRecordDocument: DocumentKind<BuildRecord> = {

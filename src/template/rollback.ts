@@ -59,7 +59,8 @@ function revisionBefore(
 /** What people type of an id: shorter than this is more likely a slip than a revision. */
 const MIN_PREFIX = 4;
 
-function revisionOf(name: TemplateName, revisions: readonly StoredRevision[], typed: string): RevisionId {
+/** @throws MvmError `REVISION_NOT_FOUND`, `AMBIGUOUS_REVISION`, `INVALID_REVISION` */
+export function revisionOf(name: TemplateName, revisions: readonly StoredRevision[], typed: string): RevisionId {
   const prefix = typed.toLowerCase();
   const hint = `\`mvmctl template info ${name}\` lists its revisions`;
   if (!/^[0-9a-f]{1,64}$/.test(prefix) || prefix.length < MIN_PREFIX) {

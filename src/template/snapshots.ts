@@ -62,7 +62,9 @@ export function readSnapshots(
     try {
       const path = join(directory, key);
       const snapshot = readDocument(SnapshotDocument, join(path, "snapshot.json"));
-      return snapshot ? [{ key, directory: path, snapshot }] : [];
+      if (snapshot) return [{ key, directory: path, snapshot }];
+      onBroken(key, "snapshot.json is missing");
+      return [];
     } catch (error) {
       onBroken(key, messageOf(error));
       return [];
@@ -86,7 +88,8 @@ function stateOf(path: string): string {
   return `${stat.size} ${stat.ino} ${stat.mtimeNs} ${stat.ctimeNs}`;
 }
 
-function filesOf(snapshot: Snapshot): FileDigest[] {
+/** The files of a snapshot. */
+export function filesOf(snapshot: Snapshot): FileDigest[] {
   const { vmstate, memory, dataDisk } = snapshot.files;
   return dataDisk ? [vmstate, memory, dataDisk] : [vmstate, memory];
 }

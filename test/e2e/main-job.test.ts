@@ -50,7 +50,7 @@ describe("the main job: init, build, snapshot, run", () => {
   });
 
   test("build --snapshot stores a read-only snapshot beside the revision and leaves no VM", async () => {
-    const built = await mvm.json<{ revision: string; snapshot: { key: string } }>(
+    const built = await mvm.json<{ revision: string; snapshots: [{ key: string }] }>(
       ["template", "build", "web", "--snapshot"],
       { cwd: work },
     );
@@ -61,7 +61,7 @@ describe("the main job: init, build, snapshot, run", () => {
       "revisions",
       built.revision,
       "snapshots",
-      built.snapshot.key,
+      built.snapshots[0].key,
     );
     for (const file of ["vmstate.bin", "mem.bin"]) {
       assert.equal(statSync(join(snapshots, file)).mode & 0o777, 0o444, `${file} is read-only`);

@@ -31,7 +31,7 @@ describe("building, and what can go wrong", () => {
   const writeFlake = (text: string) => writeFileSync(join(work, "flake.nix"), text);
 
   test("a health check that never passes fails the snapshot, names itself, and leaves the revision and no VM", async () => {
-    writeFlake(flake.replace(/healthCmd = "[^"]*"/, 'healthCmd = "echo the reason is here; exit 3"'));
+    writeFlake(flake.replace(/healthHttp = "[^"]*"/, 'healthCmd = "echo the reason is here; exit 3"'));
     const text = await mvm.fails(["template", "build", "web", "--snapshot", "--timeout", "20"], "SNAPSHOT_FAILED");
     assert.match(text, /step 'wait until healthy'/);
     assert.match(text, /the reason is here/);

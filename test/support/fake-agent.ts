@@ -10,6 +10,8 @@ import type { AgentEndpoint } from "../../src/hypervisor/driver.ts";
 export interface FakeGuest extends AsyncDisposable {
   readonly socket: string;
   readonly endpoint: AgentEndpoint;
+  /** The same socket, taken for Firecracker's vsock. */
+  readonly vsock: AgentEndpoint;
 }
 
 export async function useFakeGuest(onConnection: (connection: Socket) => void): Promise<FakeGuest> {
@@ -27,6 +29,7 @@ export async function useFakeGuest(onConnection: (connection: Socket) => void): 
   return {
     socket,
     endpoint: { kind: "ports", sockets: [socket] },
+    vsock: { kind: "vsock", socket, port: 52 },
     [Symbol.asyncDispose]: async () => {
       for (const connection of connections) connection.destroy();
       server.close();

@@ -51,7 +51,14 @@ pub fn parse_mac(text: &str) -> Option<[u8; 6]> {
 }
 
 /// Changes the hardware address. virtio-net takes that while the interface is up, and addresses and routes stay.
+///
+/// The neighbours must hear of it: a hypervisor announces a restored guest by its old address, and whoever remembers that
+/// one would send into the void for over a minute. With arp_notify the kernel tells them (ip-sysctl.rst).
 pub fn set_mac(mac: [u8; 6]) -> io::Result<()> {
+    fs::write(
+        format!("/proc/sys/net/ipv4/conf/{ETHERNET}/arp_notify"),
+        "1",
+    )?;
     request(ETHERNET, libc::SIOCSIFHWADDR, |ifr| {
         let mut address: libc::sockaddr = unsafe { mem::zeroed() };
         address.sa_family = libc::ARPHRD_ETHER;

@@ -1,7 +1,8 @@
 import { parseInstanceName, parseRevisionId, parseTemplateName, type TemplateName } from "../../core/names.ts";
 import { formatMs, parseCpus, parseDataDiskMiB, parseMemMiB } from "../../core/sizes.ts";
+import { runInForeground } from "../../instance/foreground.ts";
 import { parsePortForward } from "../../instance/ports.ts";
-import { type RunOutcome, runInstance } from "../../instance/run.ts";
+import { type RunOutcome, type RunRequest, runInstance } from "../../instance/run.ts";
 import { parseVolume } from "../../instance/volumes.ts";
 import type { Cli } from "../cli.ts";
 import { UsageError } from "../errors.ts";
@@ -10,6 +11,7 @@ import { parseSeconds } from "../seconds.ts";
 
 /** A cold boot under emulation takes seconds; a service may take longer to become healthy. */
 const DEFAULT_TIMEOUT_SECONDS = "180";
+const DEFAULT_STOP_TIMEOUT_SECONDS = "15";
 
 export const page: Page = {
   summary: "Start an instance: restored from a snapshot, or booted",
@@ -19,7 +21,9 @@ A directory given with -v is copied into the guest at the start, through the age
 fast as one without, and changes made later on either side do not reach the other. --env is for services: it restarts those that a
 snapshot had running, as nobody can change the environment of a running process.
 --data-disk is a disk at /mnt/data of this instance's own: it begins as the snapshot had it, survives \`stop\`, and is picked up again by
-\`run --name\` of the same name, until \`rm\`.`,
+\`run --name\` of the same name, until \`rm\`.
+--foreground stays with the instance: what its services write goes to standard output, Ctrl+C or SIGTERM stops it as \`stop\` does, and the exit code is 0 when it was stopped
+or shut itself down, 1 when it died. The VM never outlives the command, not even one that is killed.`,
   define: (command) =>
     command
       .option("--template <name>", "the template to run")
@@ -43,20 +47,58 @@ snapshot had running, as nobody can change the environment of a running process.
       )
       .option("--timeout <seconds>", `to become healthy (default ${DEFAULT_TIMEOUT_SECONDS})`)
       .option("--hypervisor <name>", "instead of the best one of this machine")
-      .option("-d, --detach", "return and leave it running (always so)"),
+      .option("--jail", "lock Firecracker up in its jailer: a user, a cgroup and a root of its own; needs root")
+      .option("-d, --detach", "return and leave it running (the default)")
+      .option("--foreground", "stay, show what its services write, and stop it when told to")
+      .option(
+        "--stop-timeout <seconds>",
+        `with --foreground: to shut down, before force is used (default ${DEFAULT_STOP_TIMEOUT_SECONDS})`,
+      ),
   examples: [
     "mvmctl run --template my-service --name svc -p 8080:80",
     "mvmctl run --template my-service -v ./config:/mnt/config -v ./secrets:/mnt/secrets -e LOG=debug",
     "mvmctl run --flake . --name try",
+    "mvmctl run --template my-service --name svc --foreground",
   ],
   json: true,
   async run(cli, _args, options) {
     const request = parseRequest(cli, options);
+    const stopTimeoutMs = parseSeconds(
+      "--stop-timeout",
+      textOption(options, "stopTimeout") ?? DEFAULT_STOP_TIMEOUT_SECONDS,
+    );
+    const foreground = flag(options, "foreground");
+    if (foreground && flag(options, "detach"))
+      throw new UsageError("--foreground and --detach say two things", "give one of them");
     const template = await templateToRun(cli, options);
+    if (foreground) return await stay(cli, { ...request, template }, stopTimeoutMs);
     const outcome = await runInstance(cli, { ...request, template });
     cli.print(outcome, () => describe(outcome));
   },
 };
+
+/** Runs in the foreground. Standard output belongs to the guest's services; what is ours goes to standard error. */
+async function stay(cli: Cli, request: RunRequest, stopTimeoutMs: number): Promise<number> {
+  cli.endsInOrder();
+  let started = false;
+  try {
+    const end = await runInForeground(cli, request, {
+      stopTimeoutMs,
+      onStarted: (outcome) => {
+        started = true;
+        cli.settle();
+        cli.stderr.write(cli.json ? `${JSON.stringify(outcome)}\n` : summary(outcome));
+      },
+      write: (text) => void cli.stdout.write(text),
+    });
+    if (end === "killed") cli.stderr.write("the guest did not shut down in time and was ended by force\n");
+    return end === "killed" ? 1 : 0;
+  } catch (error) {
+    // Told to stop before it was up: nothing is left of it.
+    if (cli.signal.aborted && !started) return 0;
+    throw error;
+  }
+}
 
 function parseRequest(cli: Cli, options: Options) {
   const given = <T, K extends string>(key: K, option: string, parse: (text: string) => T): { [P in K]?: T } => {
@@ -77,6 +119,7 @@ function parseRequest(cli: Cli, options: Options) {
     volumes: listOption(options, "volume").map((text) => parseVolume(text, cli.cwd)),
     env: Object.fromEntries(listOption(options, "env").map(parseVariable)),
     cold: flag(options, "cold"),
+    jail: flag(options, "jail"),
     waitFor,
     timeoutMs: parseSeconds("--timeout", textOption(options, "timeout") ?? DEFAULT_TIMEOUT_SECONDS),
   } as const;
@@ -107,11 +150,17 @@ async function templateToRun(cli: Cli, options: Options): Promise<TemplateName> 
   return template;
 }
 
-function describe({ name, start, coldBootReason, runningMs, healthyMs, ports, hypervisor }: RunOutcome): string {
+/** How it started, and where it is reached. */
+function summary({ name, start, coldBootReason, runningMs, healthyMs, ports, hypervisor }: RunOutcome): string {
   const how = start === "restored" ? "restored from a snapshot" : `booted (${coldBootReason})`;
   const healthy = healthyMs === undefined ? "" : `, healthy after ${formatMs(healthyMs)}`;
   const forwards = ports
     .map(({ hostAddress, hostPort, guestPort }) => `  ${hostAddress}:${hostPort} reaches port ${guestPort}\n`)
     .join("");
-  return `${name}: ${how} on ${hypervisor.name} (${hypervisor.accelerator}); running after ${formatMs(runningMs)}${healthy}\n${forwards}Next: mvmctl exec ${name} -- COMMAND, mvmctl logs ${name}, mvmctl stop ${name}\n`;
+  return `${name}: ${how} on ${hypervisor.name} (${hypervisor.accelerator}); running after ${formatMs(runningMs)}${healthy}\n${forwards}`;
+}
+
+function describe(outcome: RunOutcome): string {
+  const { name } = outcome;
+  return `${summary(outcome)}Next: mvmctl exec ${name} -- COMMAND, mvmctl logs ${name}, mvmctl stop ${name}\n`;
 }

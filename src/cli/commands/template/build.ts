@@ -1,9 +1,13 @@
 import { parseTemplateName, shortRevision } from "../../../core/names.ts";
 import { formatBytes, formatMs } from "../../../core/sizes.ts";
 import { chooseDriver } from "../../../hypervisor/choose.ts";
-import { type BuildOutcome, buildTemplate } from "../../../template/build.ts";
+import type { Driver } from "../../../hypervisor/driver.ts";
+import { type BuildOutcome, buildTemplate, type SnapshotOutcome } from "../../../template/build.ts";
 import { registerFromDirectory } from "../../../template/create.ts";
-import { flag, type Page, textOption } from "../../page.ts";
+
+import type { Cli } from "../../cli.ts";
+import { collect, flag, listOption, type Page, textOption } from "../../page.ts";
+
 import { parseSeconds } from "../../seconds.ts";
 
 /** Emulated guests take seconds to boot; a database that initialises itself takes longer. */
@@ -19,23 +23,38 @@ export const page: Page = {
       .option("--force", "build and snapshot even if nothing changed")
       .option("--snapshot", "also store a snapshot of the booted, healthy VM")
       .option("--timeout <seconds>", `for the VM to become healthy (default ${DEFAULT_TIMEOUT_SECONDS})`)
-      .option("--hypervisor <name>", "the hypervisor for the snapshot"),
-  examples: ["mvmctl template build my-service", "mvmctl template build my-service --snapshot --timeout 300"],
+      .option("--hypervisor <names>", "the hypervisor for the snapshot, or several: qemu,firecracker")
+      .option("--builders <spec>", "a machine that builds, as in Nix's `builders`; may be repeated", collect),
+  examples: [
+    "mvmctl template build my-service",
+    "mvmctl template build my-service --snapshot --timeout 300",
+    "mvmctl template build my-service --builders 'ssh-ng://builder x86_64-linux'",
+  ],
   json: true,
   async run(cli, [text = ""], options) {
     const name = parseTemplateName(text);
     const timeoutMs = parseSeconds("--timeout", textOption(options, "timeout") ?? DEFAULT_TIMEOUT_SECONDS);
+    const builders = listOption(options, "builders");
     await registerFromDirectory(cli, name, cli.cwd);
-    const driver = chooseDriver({ cacheDir: cli.paths.cache, env: cli.env }, textOption(options, "hypervisor"));
+    const wanted = textOption(options, "hypervisor");
     const outcome = await buildTemplate(cli, name, {
       force: flag(options, "force"),
-      ...(flag(options, "snapshot") ? { snapshot: { driver, timeoutMs } } : {}),
+      ...(builders.length > 0 ? { builders } : {}),
+      ...(flag(options, "snapshot") ? { snapshot: { drivers: await chooseDrivers(cli, wanted), timeoutMs } } : {}),
     });
     cli.print(asData(outcome), () => describe(outcome));
   },
 };
 
-function asData({ template, revision, cached, durationMs, snapshot }: BuildOutcome): unknown {
+/** The best one of this machine, or all that were named. */
+async function chooseDrivers(cli: Cli, wanted: string | undefined): Promise<Driver[]> {
+  const names = wanted === undefined ? [undefined] : [...new Set(wanted.split(",").map((name) => name.trim()))];
+  const drivers: Driver[] = [];
+  for (const name of names) drivers.push(await chooseDriver(cli, name));
+  return drivers;
+}
+
+function asData({ template, revision, cached, durationMs, snapshots }: BuildOutcome): unknown {
   return {
     template,
     revision: revision.id,
@@ -43,32 +62,32 @@ function asData({ template, revision, cached, durationMs, snapshot }: BuildOutco
     package: revision.manifest.package,
     cached,
     durationMs: Math.round(durationMs),
-    ...(snapshot
-      ? {
-          snapshot: {
-            key: snapshot.stored.key,
-            directory: snapshot.stored.directory,
-            reused: snapshot.reused,
-            durationMs: Math.round(snapshot.durationMs),
-            bootMs: snapshot.stored.snapshot.bootMs,
-            healthyMs: snapshot.stored.snapshot.healthyMs,
-            memoryBytesOnDisk: snapshot.memoryBytesOnDisk,
-          },
-        }
-      : {}),
+    snapshots: snapshots.map(({ stored, reused, durationMs, memoryBytesOnDisk }) => ({
+      key: stored.key,
+      hypervisor: stored.snapshot.hypervisor.name,
+      directory: stored.directory,
+      reused,
+      durationMs: Math.round(durationMs),
+      bootMs: stored.snapshot.bootMs,
+      healthyMs: stored.snapshot.healthyMs,
+      memoryBytesOnDisk,
+    })),
   };
 }
 
-function describe({ template, revision, cached, durationMs, snapshot }: BuildOutcome): string {
+function describe({ template, revision, cached, durationMs, snapshots }: BuildOutcome): string {
   const { rootfs, kernel, initrd } = revision.manifest.artifacts;
   const size = formatBytes(rootfs.size + kernel.size + (initrd?.size ?? 0));
   const built = cached
     ? `Nothing changed: ${template} is at revision ${shortRevision(revision.id)} (cached, ${formatMs(durationMs)}).\n`
     : `Built ${template}: revision ${shortRevision(revision.id)}, ${size}, in ${formatMs(durationMs)}.\n`;
-  if (!snapshot) return `${built}Run it: mvmctl run --template ${template}\n`;
-  const { stored, reused, memoryBytesOnDisk } = snapshot;
-  const taken = reused
-    ? `It has a snapshot already (${stored.key}).\n`
-    : `Snapshot ${stored.key}: healthy after ${formatMs(stored.snapshot.healthyMs)}, ${formatBytes(memoryBytesOnDisk)} of memory, in ${formatMs(snapshot.durationMs)}.\n`;
+  const taken = snapshots.map(describeSnapshot).join("");
   return `${built}${taken}Run it: mvmctl run --template ${template}\n`;
+}
+
+function describeSnapshot({ stored, reused, memoryBytesOnDisk, durationMs }: SnapshotOutcome): string {
+  const { hypervisor, healthyMs } = stored.snapshot;
+  return reused
+    ? `It has a snapshot for ${hypervisor.name} already (${stored.key}).\n`
+    : `Snapshot for ${hypervisor.name} (${stored.key}): healthy after ${formatMs(healthyMs)}, ${formatBytes(memoryBytesOnDisk)} of memory, in ${formatMs(durationMs)}.\n`;
 }

@@ -43,6 +43,7 @@ function describe({ spec, current, revisions, pendingChanges }: TemplateInfo): s
         (snapshot) =>
           `    snapshot for ${snapshot.hypervisor.name} ${snapshot.hypervisor.version} (${snapshot.hypervisor.accelerator}, ${snapshot.hypervisor.cpuModel}): ${formatBytes(snapshot.memoryBytesOnDisk)}, taken ${ago(snapshot.createdAt)}, healthy after ${formatMs(snapshot.healthyMs)}`,
       ),
+      ...revision.brokenSnapshots.map(({ key, reason }) => `    snapshot ${key}  damaged: ${reason}`),
     ];
   });
   return `${head}${pending}\nRevisions:\n${lines.join("\n")}\n`;

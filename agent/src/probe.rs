@@ -1,0 +1,181 @@
+//! Health checks that need no program: a TCP connection, or an HTTP request. After a restore they cost a fraction of what
+//! starting a process costs.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use serde::Deserialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// A page is read to its end, so that no server writes into a closed connection, but not further than this.
+const PAGE_BYTES: u64 = 1024 * 1024;
+/// What is shown of an answer that is not the right one.
+const SHOWN_BYTES: usize = 512;
+
+/// `127.0.0.1:5432`. The host is an address or `localhost`: a check must not depend on a name server.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct TcpTarget(pub SocketAddr);
+
+/// `http://127.0.0.1:8080/health`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct HttpTarget {
+    address: SocketAddr,
+    authority: String,
+    path: String,
+}
+
+impl TryFrom<String> for TcpTarget {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        parse_address(&text, None)
+            .map(Self)
+            .ok_or_else(|| format!("'{text}' is not like 127.0.0.1:5432"))
+    }
+}
+
+impl TryFrom<String> for HttpTarget {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let wrong = || format!("'{text}' is not like http://127.0.0.1:8080/path");
+        let rest = text.strip_prefix("http://").ok_or_else(wrong)?;
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let path = if path.is_empty() { "/" } else { path };
+        if path.bytes().any(|byte| !byte.is_ascii_graphic()) {
+            return Err(wrong());
+        }
+        Ok(Self {
+            address: parse_address(authority, Some(80)).ok_or_else(wrong)?,
+            authority: authority.into(),
+            path: path.into(),
+        })
+    }
+}
+
+fn parse_address(text: &str, default_port: Option<u16>) -> Option<SocketAddr> {
+    if let Ok(address) = text.parse() {
+        return Some(address);
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') => (host, port.parse().ok()?),
+        _ => (text, default_port?),
+    };
+    let ip = match host {
+        "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        _ => host.parse().ok()?,
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
+/// Passes when something accepts the connection.
+pub async fn tcp(TcpTarget(address): &TcpTarget) -> Result<(), String> {
+    connect(*address).await.map(|_| ())
+}
+
+/// Passes when the answer is a success or a redirection (RFC 9110, 15: 2xx and 3xx).
+pub async fn http(target: &HttpTarget) -> Result<(), String> {
+    let mut stream = connect(target.address).await?;
+    let page = exchange(&mut stream, target)
+        .await
+        .map_err(|error| format!("{}: {error}", target.address))?;
+    match status(&page) {
+        Some(200..=399) => Ok(()),
+        _ => Err(String::from_utf8_lossy(&page[..page.len().min(SHOWN_BYTES)]).into_owned()),
+    }
+}
+
+async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
+    TcpStream::connect(address)
+        .await
+        .map_err(|error| format!("{address}: {error}"))
+}
+
+async fn exchange(stream: &mut TcpStream, target: &HttpTarget) -> io::Result<Vec<u8>> {
+    // HTTP/1.0 ends an answer by closing the connection: there is nothing to take apart.
+    let request = format!(
+        "GET {} HTTP/1.0\r\nHost: {}\r\nUser-Agent: mvm-agent\r\n\r\n",
+        target.path, target.authority
+    );
+    stream.write_all(request.as_bytes()).await?;
+    let mut page = Vec::new();
+    match stream.take(PAGE_BYTES).read_to_end(&mut page).await {
+        // A server may cut the connection off when it has said everything.
+        Err(error) if page.is_empty() => Err(error),
+        _ => Ok(page),
+    }
+}
+
+/// `HTTP/1.1 200 OK` → 200.
+fn status(page: &[u8]) -> Option<u16> {
+    let line = page.split(|&byte| byte == b'\r' || byte == b'\n').next()?;
+    let mut words = std::str::from_utf8(line).ok()?.split(' ');
+    words.next()?.strip_prefix("HTTP/")?;
+    words.next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    fn http_target(text: &str) -> Result<HttpTarget, String> {
+        HttpTarget::try_from(text.to_string())
+    }
+
+    #[test]
+    fn targets_are_addresses() {
+        let target = http_target("http://127.0.0.1:8080/health?x=1").unwrap();
+        assert_eq!(target.address, "127.0.0.1:8080".parse().unwrap());
+        assert_eq!(target.path, "/health?x=1");
+        assert_eq!(http_target("http://localhost").unwrap().path, "/");
+        assert_eq!(http_target("http://[::1]:80/").unwrap().address.port(), 80);
+        for wrong in [
+            "https://127.0.0.1/",
+            "http://example.org/",
+            "http://127.0.0.1:x/",
+            "http://127.0.0.1/a b",
+            "127.0.0.1:80",
+        ] {
+            assert!(http_target(wrong).is_err(), "{wrong}");
+        }
+        assert!(TcpTarget::try_from("localhost:5432".to_string()).is_ok());
+        assert!(TcpTarget::try_from("127.0.0.1".to_string()).is_err());
+    }
+
+    async fn answer(text: &'static str) -> Result<(), String> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 512];
+            let count = stream.read(&mut request).await.unwrap();
+            assert!(request[..count].starts_with(b"GET /health HTTP/1.0\r\n"));
+            stream.write_all(text.as_bytes()).await.unwrap();
+        };
+        let target = http_target(&format!("http://{address}/health")).unwrap();
+        tokio::join!(http(&target), serve).0
+    }
+
+    #[tokio::test]
+    async fn an_http_check_passes_on_success_and_redirection_and_shows_anything_else() {
+        assert_eq!(answer("HTTP/1.1 204 No Content\r\n\r\n").await, Ok(()));
+        assert_eq!(answer("HTTP/1.0 302 Found\r\n\r\n").await, Ok(()));
+        let failed = answer("HTTP/1.1 503 Busy\r\n\r\nnot yet").await;
+        assert!(failed.unwrap_err().contains("503 Busy\r\n\r\nnot yet"));
+        assert!(answer("SSH-2.0-x\r\n").await.is_err());
+        assert!(answer("").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_tcp_check_passes_when_somebody_listens() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = TcpTarget(listener.local_addr().unwrap());
+        assert_eq!(tcp(&target).await, Ok(()));
+        drop(listener);
+        assert!(tcp(&target).await.unwrap_err().contains("refused"));
+    }
+}

@@ -1,0 +1,54 @@
+import { parseTemplateName, shortRevision } from "../../../core/names.ts";
+import { formatMs } from "../../../core/sizes.ts";
+import { DEFAULT_TAG, parseTag } from "../../../registry/keys.ts";
+import { type PullOutcome, pullTemplate } from "../../../registry/pull.ts";
+import { openStore } from "../../../registry/settings.ts";
+import { describeTotals } from "../../../registry/transfer.ts";
+import { trustedKeys } from "../../../registry/trust.ts";
+import { flag, type Page } from "../../page.ts";
+
+export const page: Page = {
+  summary: "Take a template from the registry",
+  description:
+    "Makes it the current revision. What is on this machine already is not fetched, every chunk is checked, and nothing is visible before all of it is here. Broken off, it goes on where it stopped.",
+  define: (command) =>
+    command
+      .argument("<name[:tag|@revision]>")
+      .option("--no-snapshot", "without snapshots: it boots when it is run")
+      .option("--allow-rollback", "take the tag although it went back to an older build"),
+  examples: [
+    "mvmctl template pull my-service",
+    "mvmctl template pull my-service:v1.2",
+    "mvmctl template pull my-service@3f9c01d2 --no-snapshot",
+  ],
+  json: true,
+  async run(cli, [text = ""], options) {
+    const { name, what } = parseWhat(text);
+    const template = parseTemplateName(name);
+    const store = await openStore(cli);
+    const outcome = await pullTemplate(cli, store, {
+      template,
+      what,
+      snapshots: options["snapshot"] !== false,
+      trustedKeys: trustedKeys(cli),
+      allowRollback: flag(options, "allowRollback"),
+    });
+    cli.print(outcome, () => describe(outcome));
+  },
+};
+
+function parseWhat(text: string): { name: string; what: { tag: string } | { revision: string } } {
+  const [byRevision, revision] = text.split("@", 2);
+  if (revision !== undefined) return { name: byRevision ?? "", what: { revision: revision.toLowerCase() } };
+  const [name = "", tag] = text.split(":", 2);
+  return { name, what: { tag: parseTag(tag ?? DEFAULT_TAG) } };
+}
+
+function describe({ template, revision, snapshots, upToDate, totals, durationMs }: PullOutcome): string {
+  const what = `${template} ${shortRevision(revision)}`;
+  const run = `Run it: mvmctl run --template ${template}\n`;
+  if (upToDate) return `${what} is here already.\n${run}`;
+  const with_ =
+    snapshots.length > 0 ? ` with ${snapshots.length === 1 ? "a snapshot" : `${snapshots.length} snapshots`}` : "";
+  return `Pulled ${what}${with_}: ${describeTotals(totals, "fetched")}, in ${formatMs(durationMs)}.\n${run}`;
+}

@@ -1,0 +1,113 @@
+import type { Context } from "../core/context.ts";
+import { MvmError } from "../core/errors.ts";
+import type { TemplateName } from "../core/names.ts";
+import { forEachParallel } from "../core/parallel.ts";
+import { blobKey, PUSHES, parseTemplateKey, TEMPLATES } from "./keys.ts";
+import {
+  type ContentRecord,
+  MAX_RECORD_BYTES,
+  parsePushRecord,
+  parseRevisionRecord,
+  parseSnapshotRecord,
+  type RemoteChunk,
+} from "./records.ts";
+import type { ObjectInfo, Store } from "./store.ts";
+
+/** Where a chunk is in a registry. */
+export interface ChunkPlace {
+  readonly blob: string;
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** By the SHA-256 of the chunk's content. */
+export type KnownChunks = Map<string, ChunkPlace>;
+
+/** The newest records say almost everything; more of them would cost more than they save. */
+const RECORDS_OF_THIS_TEMPLATE = 8;
+const RECORDS_OF_OTHERS = 8;
+const PARALLEL = 8;
+
+/**
+ * What a registry has already, as far as it is worth asking: the newest records of this template, a few of others (which
+ * often share a kernel), and what broken-off pushes left.
+ */
+export async function findKnownChunks(ctx: Context, store: Store, name: TemplateName): Promise<KnownChunks> {
+  const known: KnownChunks = new Map();
+  const records = await newestRecords(ctx, store, name);
+  await forEachParallel(records, PARALLEL, async ({ key }) => {
+    // A record that is damaged is somebody else's trouble here: it only means that its chunks are not known.
+    const record = await readAnyRecord(ctx, store, key).catch(ignoreDamage);
+    if (record) addRecord(known, record);
+  });
+  for await (const { key } of store.list(PUSHES, ctx.signal)) {
+    const object = await store.get(key, MAX_RECORD_BYTES, ctx.signal);
+    if (!object) continue;
+    try {
+      const push = parsePushRecord(object.bytes, key);
+      addChunks(known, push.chunks, push.blobs);
+    } catch (error) {
+      ignoreDamage(error);
+    }
+  }
+  return known;
+}
+
+async function newestRecords(ctx: Context, store: Store, name: TemplateName): Promise<ObjectInfo[]> {
+  const own: ObjectInfo[] = [];
+  const others: ObjectInfo[] = [];
+  for await (const object of store.list(TEMPLATES, ctx.signal)) {
+    const parsed = parseTemplateKey(object.key);
+    if (!parsed || parsed.kind === "tag") continue;
+    (parsed.template === name ? own : others).push(object);
+  }
+  const newest = (objects: ObjectInfo[], count: number) =>
+    objects.sort((a, b) => b.modifiedMs - a.modifiedMs).slice(0, count);
+  return [...newest(own, RECORDS_OF_THIS_TEMPLATE), ...newest(others, RECORDS_OF_OTHERS)];
+}
+
+/** A revision's or a snapshot's record, by its key. @throws MvmError `REGISTRY_CORRUPT`, `NEWER_VERSION` */
+export async function readAnyRecord(ctx: Context, store: Store, key: string): Promise<ContentRecord | undefined> {
+  const parsed = parseTemplateKey(key);
+  if (!parsed || parsed.kind === "tag") return undefined;
+  const object = await store.get(key, MAX_RECORD_BYTES, ctx.signal);
+  if (!object) return undefined;
+  if (parsed.kind === "revision")
+    return parseRevisionRecord(object.bytes, parsed.template, parsed.revision, key).record;
+  return parseSnapshotRecord(object.bytes, parsed, parsed.key, key).record;
+}
+
+function ignoreDamage(error: unknown): undefined {
+  if (error instanceof MvmError && (error.code === "REGISTRY_CORRUPT" || error.code === "NEWER_VERSION"))
+    return undefined;
+  throw error;
+}
+
+function addRecord(known: KnownChunks, record: ContentRecord): void {
+  for (const file of record.files) {
+    addChunks(
+      known,
+      file.chunks.filter((chunk) => typeof chunk !== "number"),
+      record.blobs,
+    );
+  }
+}
+
+function addChunks(known: KnownChunks, chunks: readonly RemoteChunk[], blobs: readonly string[]): void {
+  for (const [sha256, blob, offset, length] of chunks) {
+    const digest = blobs[blob];
+    if (digest !== undefined && !known.has(sha256)) known.set(sha256, { blob: digest, offset, length });
+  }
+}
+
+/** Forgets what is in blobs that are not there, or are too short to hold it. */
+export async function forgetMissingBlobs(ctx: Context, store: Store, known: KnownChunks): Promise<void> {
+  const sizes = new Map<string, number>();
+  await forEachParallel(new Set([...known.values()].map(({ blob }) => blob)), PARALLEL, async (blob) => {
+    const info = await store.head(blobKey(blob), ctx.signal);
+    sizes.set(blob, info?.size ?? 0);
+  });
+  for (const [sha256, { blob, offset, length }] of known) {
+    if (offset + length > (sizes.get(blob) ?? 0)) known.delete(sha256);
+  }
+}

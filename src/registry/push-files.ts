@@ -1,0 +1,119 @@
+import { type FileHandle, open } from "node:fs/promises";
+import { join } from "node:path";
+import { CHUNK_BYTES, chunkLength, digestAside, type FileIndex, forEachChunk } from "../core/chunks.ts";
+import type { Context } from "../core/context.ts";
+import { fileError, MvmError } from "../core/errors.ts";
+import { mapOrdered } from "../core/parallel.ts";
+import type { ChunkIndex } from "../template/chunk-index.ts";
+import type { FileDigest } from "../template/revision.ts";
+import type { BlobWriter } from "./blob-writer.ts";
+import { toFrame } from "./frames.ts";
+import type { ChunkPlace, KnownChunks } from "./known-chunks.ts";
+import type { RemoteChunk, RemoteFile } from "./records.ts";
+import type { TransferTotals } from "./transfer.ts";
+
+/** Chunks that are read, checked and compressed at once: enough to keep every core busy, and 4 MiB of memory. */
+const PARALLEL = 16;
+
+/** Files of one directory, with what their chunks are. */
+export interface FilesToPush {
+  readonly directory: string;
+  readonly digests: readonly FileDigest[];
+  readonly index: ChunkIndex;
+  /** A zstd level. */
+  readonly level: number;
+}
+
+/** Counts what a push of these files is about, before anything is read. */
+export function countFiles(parts: readonly FilesToPush[], known: KnownChunks, totals: TransferTotals): void {
+  const seen = new Set<string>();
+  for (const { digests, index } of parts) {
+    for (const { file, size } of digests) {
+      totals.logical += size;
+      let content = 0;
+      forEachChunk(index[file]!.chunks, (sha256: string, position) => {
+        const bytes = chunkLength(size, position);
+        content += bytes;
+        if (known.has(sha256) || seen.has(sha256)) totals.reused += bytes;
+        seen.add(sha256);
+      });
+      totals.zero += size - content;
+    }
+  }
+}
+
+/** Sends the chunks of these files that the registry does not have, and adds them to `known`. */
+export async function pushNewChunks(
+  ctx: Context,
+  { directory, digests, index, level }: FilesToPush,
+  known: KnownChunks,
+  writer: BlobWriter,
+  totals: TransferTotals,
+  onProgress: () => void,
+): Promise<void> {
+  for (const { file, size } of digests) {
+    const path = join(directory, file);
+    const wanted = newChunks(index[file]!, known);
+    if (wanted.length === 0) continue;
+    const handle = await open(path, "r").catch((error) => {
+      throw fileError(error, path, "read");
+    });
+    try {
+      const toSend = mapOrdered(wanted, PARALLEL, async ({ sha256, position }) => {
+        ctx.signal.throwIfAborted();
+        const content = await readChunk(handle, path, position, chunkLength(size, position), sha256);
+        return { sha256, bytes: content.length, frame: await toFrame(content, level) };
+      });
+      for await (const { sha256, bytes, frame } of toSend) {
+        known.set(sha256, await writer.add(sha256, frame));
+        totals.new += bytes;
+        totals.transferred += frame.length;
+        onProgress();
+      }
+    } finally {
+      await handle.close();
+    }
+  }
+}
+
+function newChunks(index: FileIndex, known: KnownChunks): { sha256: string; position: number }[] {
+  const found = new Map<string, number>();
+  forEachChunk(index.chunks, (sha256: string, position) => {
+    if (!known.has(sha256) && !found.has(sha256)) found.set(sha256, position);
+  });
+  return [...found].map(([sha256, position]) => ({ sha256, position }));
+}
+
+/** Reads a chunk, which must still be what it was when the file was made. */
+async function readChunk(file: FileHandle, path: string, position: number, length: number, sha256: string) {
+  const content = Buffer.allocUnsafe(length);
+  const { bytesRead } = await file.read(content, 0, length, position * CHUNK_BYTES);
+  if (bytesRead === length && (await digestAside(content)) === sha256) return content;
+  throw new MvmError("ARTIFACT_DAMAGED", `${path} is not what was built: its chunk ${position} was altered`, {
+    hint: "mvmctl template verify NAME shows all damage; build it again with --force",
+  });
+}
+
+/** Files as a record describes them, and the blobs that their chunks are in. */
+export function describeFiles(
+  { digests, index }: FilesToPush,
+  known: KnownChunks,
+): { blobs: string[]; files: RemoteFile[] } {
+  const blobs = new Map<string, number>();
+  const indexOf = (blob: string) => {
+    const found = blobs.get(blob) ?? blobs.size;
+    blobs.set(blob, found);
+    return found;
+  };
+  const place = (sha256: string): RemoteChunk => {
+    const { blob, offset, length } = known.get(sha256) as ChunkPlace;
+    return [sha256, indexOf(blob), offset, length];
+  };
+  const files = digests.map(({ file, size, sha256 }) => ({
+    file,
+    size,
+    sha256,
+    chunks: index[file]!.chunks.map((chunk) => (typeof chunk === "number" ? chunk : place(chunk))),
+  }));
+  return { blobs: [...blobs.keys()], files };
+}

@@ -1,0 +1,244 @@
+import * as v from "valibot";
+import { chunkCount, countChunks, Sha256Schema } from "../core/chunks.ts";
+import { sha256 } from "../core/digests.ts";
+import { parseDocument } from "../core/documents.ts";
+import { MvmError } from "../core/errors.ts";
+import type { RevisionId, TemplateName } from "../core/names.ts";
+import {
+  artifactsOf,
+  type FileDigest,
+  FileDigestSchema,
+  type Manifest,
+  ManifestDocument,
+} from "../template/revision.ts";
+import { type Snapshot, SnapshotDocument } from "../template/snapshot.ts";
+import { filesOf, snapshotKey } from "../template/snapshots.ts";
+
+/**
+ * The JSON objects of a registry, and the only door by which they come in. Nothing read here is believed: sizes, names
+ * and places are checked by the schema, digests against what they are of, and a record against the name it was found
+ * under. docs/registry-format.md describes every field.
+ */
+
+/** A record of this size describes some 40 GiB of content, holes not counted; a larger one is not even parsed. */
+export const MAX_RECORD_BYTES = 16 * 1024 * 1024;
+export const MAX_TAG_BYTES = 64 * 1024;
+
+const MAX_CHUNK_BYTES = 16 * 1024 * 1024;
+const whole = (min: number, max: number) => v.pipe(v.number(), v.integer(), v.minValue(min), v.maxValue(max));
+const Bytes = whole(0, Number.MAX_SAFE_INTEGER);
+const Name = v.pipe(v.string(), v.regex(/^[a-z0-9][a-z0-9._-]{0,62}$/, "it is not a name"));
+const Time = v.pipe(v.string(), v.isoTimestamp());
+
+const SignatureSchema = v.strictObject({
+  /** The Ed25519 public key, 32 bytes in base64. */
+  key: v.pipe(v.string(), v.regex(/^[A-Za-z0-9+/]{43}=$/, "it is not an Ed25519 public key")),
+  /** 64 bytes in base64. */
+  signature: v.pipe(v.string(), v.regex(/^[A-Za-z0-9+/]{86}==$/, "it is not an Ed25519 signature")),
+});
+export type Signature = v.InferOutput<typeof SignatureSchema>;
+
+/** Digest of the content, which of `blobs` holds its frame, and offset and length of the frame there. */
+const RemoteChunkSchema = v.strictTuple([Sha256Schema, Bytes, Bytes, Bytes]);
+export type RemoteChunk = v.InferOutput<typeof RemoteChunkSchema>;
+
+const RemoteFileSchema = v.strictObject({
+  ...FileDigestSchema.entries,
+  /** In the order of the file; a number stands for so many chunks of zeros. */
+  chunks: v.array(v.union([whole(1, Number.MAX_SAFE_INTEGER), RemoteChunkSchema])),
+});
+export type RemoteFile = v.InferOutput<typeof RemoteFileSchema>;
+
+const contentEntries = {
+  version: v.literal(1),
+  template: Name,
+  revision: Sha256Schema,
+  /** As `uname -m` says it. */
+  architecture: v.pipe(v.string(), v.regex(/^[a-z0-9_]{1,32}$/, "it is not an architecture")),
+  chunkBytes: whole(4096, MAX_CHUNK_BYTES),
+  blobs: v.pipe(v.array(Sha256Schema), v.maxLength(1_000_000)),
+  files: v.pipe(v.array(RemoteFileSchema), v.maxLength(16)),
+  signatures: v.pipe(v.array(SignatureSchema), v.maxLength(16)),
+};
+
+/** A revision: its manifest as the bytes that its id is the digest of, and where its files' chunks are. */
+const RevisionRecordSchema = v.strictObject({
+  ...contentEntries,
+  kind: v.literal("revision"),
+  /** When it was built, RFC 3339, UTC. */
+  builtAt: Time,
+  /** The flake it was built from, where another machine can reach that too. */
+  flake: v.optional(v.pipe(v.string(), v.maxLength(4096))),
+  /** The text of manifest.json. */
+  document: v.string(),
+});
+export type RevisionRecord = v.InferOutput<typeof RevisionRecordSchema>;
+
+/** A snapshot of a revision. */
+const SnapshotRecordSchema = v.strictObject({
+  ...contentEntries,
+  kind: v.literal("snapshot"),
+  key: Name,
+  /** The text of snapshot.json. */
+  document: v.string(),
+});
+export type SnapshotRecord = v.InferOutput<typeof SnapshotRecordSchema>;
+
+export type ContentRecord = RevisionRecord | SnapshotRecord;
+
+/** What a name like `latest` means now. */
+const TagRecordSchema = v.strictObject({
+  version: v.literal(1),
+  kind: v.literal("tag"),
+  template: Name,
+  tag: Name,
+  revision: Sha256Schema,
+  builtAt: Time,
+  movedAt: Time,
+  signatures: v.pipe(v.array(SignatureSchema), v.maxLength(16)),
+});
+export type TagRecord = v.InferOutput<typeof TagRecordSchema>;
+
+/** A push that is under way, or was broken off: what it uploaded, and which blobs it relies on. */
+const PushRecordSchema = v.strictObject({
+  version: v.literal(1),
+  kind: v.literal("push"),
+  template: Name,
+  blobs: v.array(Sha256Schema),
+  chunks: v.array(RemoteChunkSchema),
+});
+export type PushRecord = v.InferOutput<typeof PushRecordSchema>;
+
+/** A collection that is about to delete blobs. */
+const CollectionRecordSchema = v.strictObject({
+  version: v.literal(1),
+  kind: v.literal("collection"),
+  blobs: v.array(Sha256Schema),
+});
+
+/** The bytes a record is stored as. There is one way to write it, so that two clients can't read the same text differently. */
+export function renderRecord(record: { readonly kind: string; readonly [field: string]: unknown }): Buffer {
+  return Buffer.from(JSON.stringify(record));
+}
+
+function parseRecord<T extends { version: number }>(
+  schema: v.GenericSchema<unknown, T>,
+  title: string,
+  bytes: Buffer,
+  place: string,
+): T {
+  const text = bytes.toString("utf8");
+  const record = inRegistry(place, () => parseDocument({ title, version: 1, schema }, text, place));
+  // What a key given twice means is up to the reader; so is a key that JSON readers treat in a way of their own.
+  if (!isCanonical(text)) throw refused(place, `the ${title} is not written in the one way it may be`);
+  return record;
+}
+
+function isCanonical(text: string): boolean {
+  let usual = true;
+  const value = JSON.parse(text, (key, part) => {
+    if (key === "__proto__") usual = false;
+    return part;
+  });
+  return usual && JSON.stringify(value) === text;
+}
+
+/** What is wrong with an object of a registry is not mended like a file of this machine. */
+function inRegistry<T>(place: string, parse: () => T): T {
+  try {
+    return parse();
+  } catch (error) {
+    if (error instanceof MvmError && error.code === "CORRUPT_FILE") throw refused(place, error.message);
+    throw error;
+  }
+}
+
+export function refused(place: string, why: string): MvmError {
+  return new MvmError("REGISTRY_CORRUPT", `${place} in the registry can't be trusted: ${why}`, {
+    hint: "nothing was taken from it; push the template again from a machine that has it whole",
+  });
+}
+
+export const parseTagRecord = (bytes: Buffer, place: string) => parseRecord(TagRecordSchema, "tag", bytes, place);
+export const parsePushRecord = (bytes: Buffer, place: string) => parseRecord(PushRecordSchema, "push", bytes, place);
+export const parseCollectionRecord = (bytes: Buffer, place: string) =>
+  parseRecord(CollectionRecordSchema, "collection", bytes, place);
+
+/** A revision as a registry has it, everything in it checked against everything else. */
+export interface RemoteRevision {
+  readonly record: RevisionRecord;
+  readonly manifest: Manifest;
+}
+
+/** @throws MvmError `REGISTRY_CORRUPT`, `NEWER_VERSION` */
+export function parseRevisionRecord(bytes: Buffer, name: TemplateName, id: RevisionId, place: string): RemoteRevision {
+  const record = parseRecord(RevisionRecordSchema, "revision", bytes, place);
+  requireSame(place, "template", record.template, name);
+  requireSame(place, "revision", record.revision, id);
+  requireSame(place, "SHA-256 of the manifest", sha256(record.document), id);
+  const manifest = inRegistry(place, () => parseDocument(ManifestDocument, record.document, place));
+  requireSame(place, "template of the manifest", manifest.template, name);
+  requireSame(place, "architecture of the manifest", manifest.architecture, record.architecture);
+  requireFiles(record, artifactsOf(manifest), place);
+  return { record, manifest };
+}
+
+/** A snapshot as a registry has it. */
+export interface RemoteSnapshot {
+  readonly record: SnapshotRecord;
+  readonly snapshot: Snapshot;
+}
+
+/** @throws MvmError `REGISTRY_CORRUPT`, `NEWER_VERSION` */
+export function parseSnapshotRecord(
+  bytes: Buffer,
+  of: Pick<ContentRecord, "template" | "revision"> & { readonly architecture?: string },
+  key: string,
+  place: string,
+): RemoteSnapshot {
+  const record = parseRecord(SnapshotRecordSchema, "snapshot", bytes, place);
+  requireSame(place, "template", record.template, of.template);
+  requireSame(place, "revision", record.revision, of.revision);
+  if (of.architecture !== undefined) requireSame(place, "architecture", record.architecture, of.architecture);
+  requireSame(place, "key", record.key, key);
+  const snapshot = inRegistry(place, () => parseDocument(SnapshotDocument, record.document, place));
+  requireSame(place, "revision of the snapshot", snapshot.revision, record.revision);
+  requireSame(place, "hypervisor's key", snapshotKey(snapshot.hypervisor), key);
+  requireFiles(record, filesOf(snapshot), place);
+  return { record, snapshot };
+}
+
+function requireSame(place: string, what: string, found: string, expected: string): void {
+  if (found !== expected) throw refused(place, `its ${what} is ${found} instead of ${expected}`);
+}
+
+/** What mvmctl keeps beside the files. */
+const OUR_FILES = new Set(["manifest.json", "build.json", "chunks.json", "snapshots", "snapshot.json", "guard.json"]);
+
+/** The record has exactly the files of the document, and each list of chunks is as long as its file. */
+function requireFiles(record: ContentRecord, expected: readonly FileDigest[], place: string): void {
+  if (record.files.length !== expected.length) throw refused(place, "its files are not those of its document");
+  const names = new Set(record.files.map(({ file }) => file));
+  if (names.size !== record.files.length) throw refused(place, "it has two files of one name");
+  for (const digest of expected) {
+    if (OUR_FILES.has(digest.file)) throw refused(place, `a file may not be called ${digest.file}`);
+    const file = record.files.find((one) => one.file === digest.file);
+    if (file?.size !== digest.size || file.sha256 !== digest.sha256)
+      throw refused(place, `${digest.file} is not the file of its document`);
+    requireChunks(record, file, place);
+  }
+}
+
+/** A zstd frame of content that can't be compressed is a little longer than the content (zstd's format, 3.1.1). */
+const FRAME_OVERHEAD = 1024;
+
+function requireChunks({ chunkBytes, blobs }: ContentRecord, file: RemoteFile, place: string): void {
+  if (countChunks(file.chunks) !== chunkCount(file.size, chunkBytes))
+    throw refused(place, `the chunks of ${file.file} are not as many as its size says`);
+  for (const chunk of file.chunks) {
+    if (typeof chunk === "number") continue;
+    const [, blob, offset, length] = chunk;
+    const fits = blob < blobs.length && length > 0 && length <= chunkBytes + FRAME_OVERHEAD;
+    if (!fits || !Number.isSafeInteger(offset + length)) throw refused(place, `a chunk of ${file.file} is nowhere`);
+  }
+}

@@ -1,0 +1,96 @@
+import { chmodSync, existsSync, renameSync, statSync } from "node:fs";
+import { join } from "node:path";
+import type { Context } from "../core/context.ts";
+import { copySparse } from "../core/copy.ts";
+import { sha256File } from "../core/digests.ts";
+import { MvmError } from "../core/errors.ts";
+import { syncDirectory, writeFileAtomic } from "../core/files.ts";
+import type { TemplateName } from "../core/names.ts";
+import { makeStagingDirectory } from "../core/staging.ts";
+import { withTemplateLock } from "../template/store.ts";
+import { fetchFiles } from "./fetch-files.ts";
+import { LocalChunks } from "./local-chunks.ts";
+import type { ContentRecord, RemoteRevision, RemoteSnapshot } from "./records.ts";
+import { readRemoteRevision, readRemoteSnapshots } from "./remote.ts";
+import { contentToSign, requireTrusted } from "./signatures.ts";
+import { openSparse } from "./sparse-file.ts";
+import type { Store } from "./store.ts";
+import { noTotals, type TransferTotals } from "./transfer.ts";
+import type { Damage } from "./verify.ts";
+
+const LOCK_WAIT_MS = 60 * 60 * 1000;
+
+/**
+ * Mends damaged files with the chunks that a registry has of them, fetching only those that are damaged. A file is mended
+ * in a copy, which then replaces it: whoever maps the old one keeps it.
+ * @throws MvmError `REGISTRY_REVISION_NOT_FOUND`, `NOT_REPAIRABLE`, `UNTRUSTED`, `REGISTRY_…`
+ */
+export async function repairTemplate(
+  ctx: Context,
+  store: Store,
+  name: TemplateName,
+  damage: readonly Damage[],
+  trustedKeys: readonly string[],
+): Promise<TransferTotals> {
+  const totals = noTotals();
+  const repair = async () => {
+    for (const one of damage) await repairFile(ctx, store, name, one, trustedKeys, totals);
+  };
+  await withTemplateLock(ctx, name, `repairing ${name}`, repair, LOCK_WAIT_MS);
+  return totals;
+}
+
+async function repairFile(
+  ctx: Context,
+  store: Store,
+  name: TemplateName,
+  damage: Damage,
+  trustedKeys: readonly string[],
+  totals: TransferTotals,
+): Promise<void> {
+  const remote = await readRemoteRevision(ctx, store, name, damage.revision);
+  const record = await recordOf(ctx, store, remote, damage);
+  requireTrusted(
+    contentToSign(record),
+    record.signatures,
+    trustedKeys,
+    `revision ${damage.revision.slice(0, 12)} of ${name}`,
+  );
+  const directory = join(damage.path, "..");
+  if (damage.file === "manifest.json" || damage.file === "snapshot.json") {
+    writeFileAtomic(damage.path, record.document);
+    return;
+  }
+  const file = record.files.find((one) => one.file === damage.file);
+  if (!file) throw notRepairable(damage, "the registry's record has no such file");
+  using staging = makeStagingDirectory(directory, damage.file);
+  const copy = join(staging.path, damage.file);
+  if (existsSync(damage.path) && statSync(damage.path).isFile()) await copySparse(damage.path, copy, ctx.signal);
+  const to = { record, file, handle: await openSparse(copy, file.size), begun: existsSync(damage.path) };
+  try {
+    const local = LocalChunks.find(ctx);
+    await fetchFiles({ ctx, store, local, totals, onProgress: () => {} }, [to]);
+    await to.handle.sync();
+  } finally {
+    await to.handle.close();
+  }
+  if ((await sha256File(copy, ctx.signal)) !== file.sha256)
+    throw notRepairable(damage, "the chunks that the registry has make another file");
+  chmodSync(copy, 0o444);
+  renameSync(copy, damage.path);
+  syncDirectory(directory);
+}
+
+async function recordOf(ctx: Context, store: Store, remote: RemoteRevision, damage: Damage): Promise<ContentRecord> {
+  if (damage.snapshot === undefined) return remote.record;
+  const snapshots: RemoteSnapshot[] = await readRemoteSnapshots(ctx, store, remote);
+  const found = snapshots.find(({ record }) => record.key === damage.snapshot);
+  if (found) return found.record;
+  throw notRepairable(damage, `the registry has no snapshot ${damage.snapshot} of this revision`);
+}
+
+function notRepairable({ path }: Damage, why: string): MvmError {
+  return new MvmError("NOT_REPAIRABLE", `${path} can't be repaired: ${why}`, {
+    hint: "build it again with --force, or delete the template and pull it",
+  });
+}

@@ -1,0 +1,121 @@
+import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, sign, verify } from "node:crypto";
+import { existsSync, readFileSync } from "node:fs";
+import { sha256 } from "../core/digests.ts";
+import { fileError, MvmError } from "../core/errors.ts";
+import { writeFileAtomic } from "../core/files.ts";
+import type { ContentRecord, Signature, TagRecord } from "./records.ts";
+
+/**
+ * Ed25519 (RFC 8032) over one canonical text: what is signed is a list of facts, a line each, and no JSON, so that there
+ * is nothing to be read in two ways. The first line names the kind, so that no signature fits something of another kind.
+ */
+export function contentToSign(record: ContentRecord): string {
+  return lines([
+    `mvmctl ${record.kind} 1`,
+    `template ${record.template}`,
+    `architecture ${record.architecture}`,
+    `revision ${record.revision}`,
+    ...(record.kind === "snapshot" ? [`snapshot ${record.key}`] : []),
+    `document ${sha256(record.document)}`,
+    ...record.files.map(({ file, size, sha256 }) => `file ${file} ${size} ${sha256}`),
+  ]);
+}
+
+export function tagToSign(tag: TagRecord): string {
+  return lines([
+    "mvmctl tag 1",
+    `template ${tag.template}`,
+    `tag ${tag.tag}`,
+    `revision ${tag.revision}`,
+    `built ${tag.builtAt}`,
+    `moved ${tag.movedAt}`,
+  ]);
+}
+
+function lines(facts: readonly string[]): string {
+  return `${facts.join("\n")}\n`;
+}
+
+/** A key pair that signs; `publicKey` is its 32 bytes in base64. */
+export interface SigningKey {
+  readonly publicKey: string;
+  readonly privateKey: KeyObject;
+}
+
+/**
+ * Makes a key pair, and writes the private key as PEM (PKCS #8) for its owner only. Returns the public key.
+ * @throws MvmError `KEY_EXISTS`
+ */
+export function generateKey(path: string): string {
+  if (existsSync(path)) {
+    throw new MvmError("KEY_EXISTS", `${path} is there already`, {
+      hint: "what is signed with it would be worth nothing without it: give another path",
+    });
+  }
+  const { privateKey, publicKey } = generateKeyPairSync("ed25519");
+  writeFileAtomic(path, privateKey.export({ type: "pkcs8", format: "pem" }), { mode: 0o600 });
+  return rawPublicKey(publicKey);
+}
+
+/** @throws MvmError `KEY_UNUSABLE` */
+export function readSigningKey(path: string): SigningKey {
+  let privateKey: KeyObject;
+  try {
+    privateKey = createPrivateKey(readFileSync(path));
+  } catch (error) {
+    const known = fileError(error, path, "read");
+    if (known instanceof MvmError) throw known;
+    throw unusable(path, existsSync(path) ? "it holds no private key" : "there is no such file");
+  }
+  if (privateKey.asymmetricKeyType !== "ed25519") throw unusable(path, "it is no Ed25519 key");
+  return { publicKey: rawPublicKey(createPublicKey(privateKey)), privateKey };
+}
+
+function unusable(path: string, why: string): MvmError {
+  return new MvmError("KEY_UNUSABLE", `the signing key ${path} can't be used: ${why}`, {
+    hint: `make one: mvmctl registry keygen ${path}`,
+  });
+}
+
+function rawPublicKey(key: KeyObject): string {
+  return Buffer.from(key.export({ format: "jwk" }).x!, "base64url").toString("base64");
+}
+
+export function signText(text: string, { publicKey, privateKey }: SigningKey): Signature {
+  return { key: publicKey, signature: sign(null, Buffer.from(text), privateKey).toString("base64") };
+}
+
+/** The signatures with ours among them, once. */
+export function addSignature(signatures: readonly Signature[], ours: Signature): Signature[] {
+  return [...signatures.filter(({ key }) => key !== ours.key), ours];
+}
+
+/**
+ * Does nothing where no keys are trusted: then a registry's word is enough.
+ * @throws MvmError `UNTRUSTED` unless one of the trusted keys signed the text
+ */
+export function requireTrusted(
+  text: string,
+  signatures: readonly Signature[],
+  trusted: readonly string[],
+  what: string,
+): void {
+  if (trusted.length === 0) return;
+  const ours = signatures.filter(({ key }) => trusted.includes(key));
+  if (ours.some((one) => isSignatureOf(text, one))) return;
+  const why =
+    signatures.length === 0
+      ? "it is not signed"
+      : ours.length === 0
+        ? `it is signed by ${signatures.map(({ key }) => key).join(", ")}, which the configuration does not trust`
+        : "its signature is over something else";
+  throw new MvmError("UNTRUSTED", `${what} is refused: ${why}`, {
+    hint: "the configuration trusts certain keys only (registry.trustedKeys); have it pushed with --sign by one of them",
+  });
+}
+
+function isSignatureOf(text: string, { key, signature }: Signature): boolean {
+  const x = Buffer.from(key, "base64").toString("base64url");
+  const publicKey = createPublicKey({ key: { kty: "OKP", crv: "Ed25519", x }, format: "jwk" });
+  return verify(null, Buffer.from(text), publicKey, Buffer.from(signature, "base64"));
+}

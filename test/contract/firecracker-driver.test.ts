@@ -1,0 +1,208 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { before, test } from "node:test";
+import { allocatedBytes } from "../../src/core/digests.ts";
+import { findProgram, run, spawnChecked } from "../../src/core/process.ts";
+import { findVmProcesses, isAlive } from "../../src/core/process-identity.ts";
+import { MiB } from "../../src/core/sizes.ts";
+import type { SnapshotFiles, VmRef } from "../../src/hypervisor/driver.ts";
+import { jailerBeside } from "../../src/hypervisor/firecracker-jail.ts";
+import { confinedCommand } from "../../src/hypervisor/firecracker-namespace.ts";
+import { firecrackerFeatures } from "../../src/hypervisor/firecracker-version.ts";
+import { type FirecrackerVms, useFirecrackerVms, whyNoFirecrackerGuests } from "../support/firecracker-vm.ts";
+import { findFirecracker } from "../support/real-firecracker.ts";
+import { until } from "../support/wait.ts";
+
+/** The driver with a real Firecracker, and guests of a few instructions: they run on KVMs that no kernel would boot on. */
+
+const skip = await whyNoFirecrackerGuests();
+const isRoot = process.getuid?.() === 0;
+
+const runsOn = (vms: FirecrackerVms, config: ReturnType<FirecrackerVms["config"]>, from = 0) =>
+  until("the guest runs", () => vms.ticks(config) > from + 2);
+
+/** Captures a VM that has run for a while. */
+async function capture(vms: FirecrackerVms): Promise<SnapshotFiles> {
+  const config = vms.config("template");
+  const snapshot = join(vms.root, "snapshot");
+  mkdirSync(snapshot);
+  const files = { vmstate: join(snapshot, "vmstate.bin"), memory: join(snapshot, "mem.bin") };
+  const vm = await vms.driver.boot(config, { memoryFile: files.memory });
+  await runsOn(vms, config);
+  await vms.driver.pause(vm, "snapshot");
+  await vms.driver.snapshot(vm, files);
+  await vms.driver.kill(vm);
+  return files;
+}
+
+/** What a VM's processes see as their root. */
+const insideOf = (vm: VmRef) => readdirSync(`/proc/${vm.process.pid}/root`).sort();
+
+before(() => {
+  if (!skip) assert.ok(findFirecracker());
+});
+
+test("a VM boots, is found by its directory alone, and is gone when it was killed", { skip }, async () => {
+  using vms = await useFirecrackerVms();
+  const config = vms.config("a");
+  const vm = await vms.driver.boot(config);
+  await runsOn(vms, config);
+  assert.deepEqual(findVmProcesses(config.directory), [vm.process]);
+  assert.match(readFileSync(vms.driver.logFiles(config.directory).hypervisor, "utf8"), /InstanceStart/);
+  await vms.driver.kill({ directory: config.directory });
+  assert.ok(!isAlive(vm.process));
+  assert.deepEqual(findVmProcesses(vms.root), []);
+});
+
+test("a VM sees nothing of the host but its own files", { skip }, async () => {
+  using vms = await useFirecrackerVms();
+  const vm = await vms.driver.boot(vms.config("a"));
+  assert.deepEqual(insideOf(vm), ["dev", "firecracker", "hypervisor.log", "run", "vm"]);
+  assert.deepEqual(readdirSync(`/proc/${vm.process.pid}/root/vm`).sort(), ["kernel", "rootfs"]);
+  const mounts = readFileSync(`/proc/${vm.process.pid}/mountinfo`, "utf8");
+  assert.match(mounts, /\/vm\/rootfs ro,/);
+  assert.ok(!readFileSync("/proc/self/mountinfo", "utf8").includes(vms.root), "the host sees none of its mounts");
+  await vms.driver.kill(vm);
+});
+
+test("clones of one snapshot run side by side; its memory is kept sparse and never written", { skip }, async () => {
+  using vms = await useFirecrackerVms();
+  const files = await capture(vms);
+  assert.equal(statSync(files.memory).size, 64 * MiB);
+  assert.ok(allocatedBytes(files.memory) < 8 * MiB, `${allocatedBytes(files.memory)} bytes`);
+  for (const file of Object.values(files)) await run("chmod", ["0444", file]);
+  const original = readFileSync(files.memory);
+  const configs = [vms.config("b"), vms.config("c")];
+  const clones = await Promise.all(configs.map((config) => vms.driver.restore(config, files)));
+  for (const config of configs) await runsOn(vms, config);
+  assert.deepEqual(insideOf(clones[0]!), ["dev", "firecracker", "hypervisor.log", "run", "vm"]);
+  for (const clone of clones) await vms.driver.kill(clone);
+  assert.ok(readFileSync(files.memory).equals(original));
+});
+
+test("a paused VM stands still and runs on, where the version can", { skip }, async () => {
+  using vms = await useFirecrackerVms();
+  const config = vms.config("a");
+  const vm = await vms.driver.boot(config);
+  await runsOn(vms, config);
+  if (firecrackerFeatures(vms.version).resumeKeepsVsock) {
+    await vms.driver.pause(vm, "resume");
+    const before = vms.ticks(config);
+    await vms.driver.resume(vm);
+    await runsOn(vms, config, before);
+  } else {
+    await assert.rejects(vms.driver.pause(vm, "resume"), { code: "PAUSE_UNSUPPORTED", message: /agents/ });
+  }
+  await vms.driver.kill(vm);
+});
+
+test("a snapshot that can't be loaded is an error with Firecracker's reason, and leaves no VM", { skip }, async () => {
+  using vms = await useFirecrackerVms();
+  const files = await capture(vms);
+  truncateSync(files.vmstate, 1000);
+  const config = vms.config("b");
+  await assert.rejects(vms.driver.restore(config, files), (error: Error & { detail?: string }) => {
+    assert.match(`${error.message}\n${error.detail}`, /snapshot/i);
+    return true;
+  });
+  assert.deepEqual(findVmProcesses(vms.root), []);
+});
+
+test("a namespace that can't be made is an error with what mends it", { skip }, async () => {
+  using vms = await useFirecrackerVms();
+  const config = vms.config("a");
+  const rootfs = { path: join(vms.root, "nothing"), type: "erofs" };
+  const failed = { code: "VM_START_FAILED", detail: /mount: .*nothing/, hint: /as root/ };
+  await assert.rejects(vms.driver.boot({ ...config, rootfs }), failed);
+  assert.deepEqual(findVmProcesses(vms.root), []);
+});
+
+test("a compressed kernel is refused before anything starts", { skip }, async () => {
+  using vms = await useFirecrackerVms();
+  const kernel = join(vms.root, "bzImage");
+  writeFileSync(kernel, Buffer.alloc(4096));
+  const refused = { code: "KERNEL_UNSUPPORTED", message: /no ELF file/, hint: /vmlinux/ };
+  await assert.rejects(vms.driver.boot({ ...vms.config("a"), kernel }), refused);
+});
+
+test("a published port without a network is refused", { skip }, async () => {
+  using vms = await useFirecrackerVms();
+  const ports = [{ hostAddress: "127.0.0.1", hostPort: 1, guestPort: 1 }];
+  const refused = { code: "PORTS_UNSUPPORTED", hint: /mvmctl forward/ };
+  await assert.rejects(vms.driver.boot({ ...vms.config("a"), ports }), refused);
+});
+
+test("another user than root runs it in a namespace too", {
+  skip: skip || (isRoot ? false : "needs root"),
+}, async () => {
+  using vms = await useFirecrackerVms();
+  const binary = findFirecracker()!;
+  for (const name of ["root", "run"]) mkdirSync(join(vms.root, name));
+  const binds = [
+    { from: join(vms.root, "run"), at: "/run", writable: true },
+    { from: "/dev/shm", at: "/vm/shm", writable: false },
+  ];
+  const confined = { mountPoint: join(vms.root, "root"), binds, binary, args: ["--version"], unprivileged: true };
+  await run("chown", ["-R", "65534:65534", vms.root]);
+  const nobody = ["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"];
+  const result = await run("setpriv", [...nobody, ...confinedCommand(confined)]);
+  assert.match(`${result.stdout}${result.stderr}`, new RegExp(`Firecracker v${vms.version}`));
+});
+
+const jailer = skip ? undefined : findProgram(jailerBeside(findFirecracker()!), process.env);
+const noJail = skip || (isRoot ? (jailer ? false : "there is no jailer beside Firecracker") : "the jailer needs root");
+
+test("the jailer runs a VM as its own user, and nothing of it is left", { skip: noJail }, async () => {
+  using vms = await useFirecrackerVms();
+  const config = vms.config("a");
+  const jail = { uid: 1_900_000_001, gid: 1_900_000_001, cgroup: {} };
+  const vm = await vms.driver.boot(config, { jail });
+  await runsOn(vms, config);
+  const processes = findVmProcesses(config.directory);
+  const { stdout } = await run("ps", ["-o", "pid=,comm=", "-u", String(jail.uid)]);
+  assert.match(stdout, /^ *\d+ (firecracker|exe)/);
+  const jailed = Number(stdout.trim().split(" ")[0]);
+  assert.ok(!existsSync(`/proc/${jailed}/root/etc`));
+  assert.ok(processes.some(({ pid }) => pid === vm.process.pid));
+  await vms.driver.kill({ directory: config.directory });
+  await until("the jailed process ends", () => !existsSync(`/proc/${jailed}`));
+  assert.deepEqual(readdirSync(join(config.directory, "root")), []);
+});
+
+const v2 = existsSync("/sys/fs/cgroup/cgroup.controllers");
+
+test("limits without cgroup v2 are refused, with what to do", {
+  skip: noJail || (v2 && "cgroup v2 is here"),
+}, async () => {
+  using vms = await useFirecrackerVms();
+  const jail = { uid: 1_900_000_001, gid: 1_900_000_001, cgroup: { "memory.max": "100000000" } };
+  const refused = { code: "JAIL_UNSUPPORTED", message: /cgroup v2.*memory/, hint: /leave --jail out/ };
+  await assert.rejects(vms.driver.boot(vms.config("a"), { jail }), refused);
+  assert.deepEqual(findVmProcesses(vms.root), []);
+});
+
+for (const jailed of [false, true]) {
+  const title = `a temporary VM ends with the process that started it, ${jailed ? "in a jail" : "without a jail"}`;
+  test(title, { skip: jailed ? noJail : skip }, async () => {
+    using vms = await useFirecrackerVms();
+    const jail = { uid: 1_900_000_001, gid: 1_900_000_001, cgroup: {} };
+    const options = { dieWithParent: true, ...(jailed ? { jail } : {}) };
+    const support = new URL("../support/firecracker-vm.ts", import.meta.url).href;
+    const source = `
+      const { driverIn } = await import(${JSON.stringify(support)});
+      await driverIn(${JSON.stringify(vms.root)}).boot(${JSON.stringify(vms.config("a"))}, ${JSON.stringify(options)});
+      process.stdout.write("started");
+      setInterval(() => {}, 1000);`;
+    const child = await spawnChecked(process.execPath, ["--input-type=module", "-e", source], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    await once(child.stdout!, "data");
+    const running = findVmProcesses(vms.root);
+    assert.ok(running.length > 0);
+    child.kill("SIGKILL");
+    await until("the VM ends", () => findVmProcesses(vms.root).length === 0 && !running.some(isAlive));
+    if (jailed) assert.equal((await run("ps", ["-o", "pid=", "-u", String(jail.uid)])).stdout, "");
+  });
+}
