@@ -13,10 +13,12 @@ export const TAP = "mvm0";
 export const GUEST_ADDRESS = "10.0.2.15";
 export const GATEWAY = "10.0.2.2";
 export const NAME_SERVER = "10.0.2.3";
+export const PREFIX = 24;
+/** What a guest has until it is woken and gets one of its own. The first one that QEMU gives, too. */
+export const GUEST_MAC = "52:54:00:12:34:56";
 
 const UPLINK = "uplink";
 const UPLINK_ADDRESS = "10.0.2.100";
-const PREFIX = 24;
 
 /**
  * Where clouds tell a machine its credentials: link-local addresses (AWS, Google, Azure, OpenStack: 169.254.169.254; AWS

@@ -13,12 +13,16 @@ import {
 } from "../core/process-identity.ts";
 import { lastLines } from "../core/text.ts";
 import { connectUnix } from "../core/unix-socket.ts";
-import type { PortForward } from "../hypervisor/driver.ts";
+import type { PortForward, VmNetwork } from "../hypervisor/driver.ts";
 import {
   enterPrefix,
+  GATEWAY,
   GUEST_ADDRESS,
+  GUEST_MAC,
+  NAME_SERVER,
   namespaceError,
   namespaceScript,
+  PREFIX,
   planFilter,
   READY,
   slirpArguments,
@@ -38,7 +42,7 @@ export interface NetworkOptions {
 }
 
 /** A VM's own network. It lives as long as somebody holds `lifeline` open: nothing of it has a name on the host. */
-export interface VmNetwork {
+export interface StartedNetwork extends VmNetwork {
   /** Put before the hypervisor's command, it starts in the namespace, in the process that was spawned. */
   readonly prefix: readonly string[];
   /**
@@ -46,9 +50,6 @@ export interface VmNetwork {
    * that holds it does.
    */
   readonly lifeline: number;
-  /** The namespace, for programs that take a path, such as Firecracker's jailer. */
-  readonly namespacePath: string;
-  readonly tap: string;
   /** Gives up this process's hold, once the hypervisor has been spawned; the network now ends with it. */
   release(): void;
   /** Ends the network now, and returns when nothing of it is left. */
@@ -65,7 +66,7 @@ const START_TIMEOUT_MS = 5000;
  * However this process ends before `release`, the network ends with it.
  * @throws MvmError `PROGRAM_MISSING`, `TAP_FAILED`, `NETWORK_FAILED`, `PORT_IN_USE`, `INVALID_NETWORK`
  */
-export async function startNetwork(options: NetworkOptions): Promise<VmNetwork> {
+export async function startNetwork(options: NetworkOptions): Promise<StartedNetwork> {
   const { directory, signal } = options;
   signal?.throwIfAborted();
   const filter = planFilter(options.allow ?? []);
@@ -99,8 +100,10 @@ export async function startNetwork(options: NetworkOptions): Promise<VmNetwork> 
     return {
       prefix: enterPrefix(uid, holder.pid!),
       lifeline,
-      namespacePath: `/proc/${holder.pid}/ns/net`,
+      netns: `/proc/${holder.pid}/ns/net`,
       tap: TAP,
+      guestMac: GUEST_MAC,
+      guestAddress: `${GUEST_ADDRESS}/${PREFIX},${GATEWAY},${NAME_SERVER}`,
       release,
       stop,
     };

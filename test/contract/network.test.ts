@@ -7,7 +7,7 @@ import { text } from "node:stream/consumers";
 import { after, afterEach, before, beforeEach, describe, test } from "node:test";
 import { findProgram, run, spawnChecked } from "../../src/core/process.ts";
 import { findVmProcesses, signalProcess } from "../../src/core/process-identity.ts";
-import { startNetwork, type VmNetwork } from "../../src/host/network.ts";
+import { type StartedNetwork, startNetwork } from "../../src/host/network.ts";
 import { HERE, OUTSIDE, type Outside, PORT, startOutside } from "../support/outside.ts";
 import { startTapGuest, type TapGuest } from "../support/tap-guest.ts";
 import { freePort, until } from "../support/wait.ts";
@@ -22,6 +22,8 @@ const skip =
 
 const METADATA = "169.254.169.254";
 const NOBODY = 65534;
+/** Takes a tap as Firecracker does: TUNSETIFF with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR (linux/if_tun.h). */
+const OPEN_TAP = `open(F, "+<", "/dev/net/tun") && ioctl(F, 0x400454ca, pack("a16 S x22", $ARGV[0], 0x5002)) or die "$!"`;
 /** The kernel limits how often it says so: then the connection waits in vain. */
 const BLOCKED = /^(No route to host|Connection timed out|Network is unreachable|Connection refused)$/;
 
@@ -33,7 +35,7 @@ after(() => outside?.[Symbol.dispose]());
 
 describe("a VM's network, with a stand-in for the guest", { skip }, () => {
   let root: string;
-  const networks: VmNetwork[] = [];
+  const networks: StartedNetwork[] = [];
   const guests: TapGuest[] = [];
   const servers: Server[] = [];
   beforeEach(() => {
@@ -133,7 +135,7 @@ describe("a VM's network, with a stand-in for the guest", { skip }, () => {
     const links = await interfaces();
     for (const signal of ["SIGTERM", "SIGKILL"] as const) {
       const { directory, network, guest } = await start({ ports: [[await freePort(), 80]] });
-      const namespace = readlinkSync(network.namespacePath);
+      const namespace = readlinkSync(network.netns);
       assert.ok(usersOf(namespace).length > 0);
       assert.equal(findVmProcesses(directory).length, 2);
       network.release();
@@ -224,7 +226,8 @@ describe("a VM's network of an ordinary user", { skip }, () => {
         const network = await startNetwork({ directory: ${JSON.stringify(root)}, forwards: [], env: process.env });
         const [enter, ...rest] = network.prefix;
         const ask = async (address) => (await run(enter, [...rest, "socat", "-T5", "-", "TCP:" + address + ":${PORT},connect-timeout=2"])).stdout;
-        console.log(JSON.stringify({ outside: await ask("${OUTSIDE}"), here: await ask("${HERE}") }));
+        const nested = await run(enter, [...rest, "unshare", "--user", "--map-root-user", "--", "perl", "-e", ${JSON.stringify(OPEN_TAP)}, network.tap]);
+        console.log(JSON.stringify({ outside: await ask("${OUTSIDE}"), here: await ask("${HERE}"), tap: nested.stderr }));
         await network.stop();
       } catch (error) {
         console.log(JSON.stringify({ code: error.code, hint: error.hint }));
@@ -239,7 +242,11 @@ describe("a VM's network of an ordinary user", { skip }, () => {
   const tun = "mknod /dev/net/tun c 10 200";
 
   test("needs no privilege", async () => {
-    assert.deepEqual(await asNobody(`${tun} && chmod 666 /dev/net/tun`), { outside: "the outside\n", here: "" });
+    assert.deepEqual(await asNobody(`${tun} && chmod 666 /dev/net/tun`), {
+      outside: "the outside\n",
+      here: "",
+      tap: "",
+    });
   });
 
   test("a tap that can't be made is an error that says what mends it", async () => {

@@ -12,7 +12,7 @@ import type { AgentClient } from "../../src/guest/agent-client.ts";
 import { execInGuest } from "../../src/guest/exec.ts";
 import { bootAndConnect } from "../../src/guest/first-contact.ts";
 import { newIdentity } from "../../src/guest/identity.ts";
-import { startNetwork, type VmNetwork } from "../../src/host/network.ts";
+import { type StartedNetwork, startNetwork } from "../../src/host/network.ts";
 import type { VmConfig, VmRef } from "../../src/hypervisor/driver.ts";
 import { createQemuDriver } from "../../src/hypervisor/qemu.ts";
 import { qemuArguments } from "../../src/hypervisor/qemu-arguments.ts";
@@ -55,7 +55,7 @@ describe("a real guest behind a tap, in a network of its own", { skip }, () => {
       { cpus: 1, memMiB: 256, dataDiskMiB: 0 },
     );
     const forwards = [{ hostAddress: "127.0.0.1", hostPort, guestPort: 8080 }];
-    let network: VmNetwork | undefined;
+    let network: StartedNetwork | undefined;
     const { vm, client } = await bootAndConnect({
       boot: async () => {
         await network?.stop();
@@ -93,7 +93,7 @@ describe("a real guest behind a tap, in a network of its own", { skip }, () => {
 });
 
 /** QEMU as our driver starts it, but for the network card. */
-async function bootOnTap(config: VmConfig, network: VmNetwork): Promise<VmRef> {
+async function bootOnTap(config: VmConfig, network: StartedNetwork): Promise<VmRef> {
   const host = await probeQemu(join(config.directory, "cache"), process.env);
   const user = "user,id=net0";
   const tap = `tap,id=net0,ifname=${network.tap},script=no,downscript=no`;

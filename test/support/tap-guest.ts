@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { type RunResult, run, spawnChecked } from "../../src/core/process.ts";
 import { identify, signalProcess } from "../../src/core/process-identity.ts";
-import type { VmNetwork } from "../../src/host/network.ts";
+import type { StartedNetwork } from "../../src/host/network.ts";
 import { GATEWAY, GUEST_ADDRESS } from "../../src/host/network-plan.ts";
 import { until } from "./wait.ts";
 
@@ -18,7 +18,11 @@ export interface TapGuest extends Disposable {
   readonly hypervisor: number;
 }
 
-export async function startTapGuest(network: VmNetwork, directory: string, env: NodeJS.ProcessEnv): Promise<TapGuest> {
+export async function startTapGuest(
+  network: StartedNetwork,
+  directory: string,
+  env: NodeJS.ProcessEnv,
+): Promise<TapGuest> {
   const wire = join(directory, "wire");
   const pids: number[] = [];
   const start = async (command: readonly string[], stdin: number | "ignore" = "ignore") => {
