@@ -78,6 +78,16 @@ export const COMMANDS: readonly Entry[] = [
   { path: "pause", summary: "Stop an instance's CPUs", load: () => import("./commands/pause.ts") },
   { path: "resume", summary: "Let a paused instance run on", load: () => import("./commands/resume.ts") },
   {
+    path: "registry login",
+    summary: "Configure the registry, after trying it",
+    load: () => import("./commands/registry/login.ts"),
+  },
+  {
+    path: "registry status",
+    summary: "Check that the registry can be used, and say how to mend it",
+    load: () => import("./commands/registry/status.ts"),
+  },
+  {
     path: "registry ls",
     summary: "List the templates of the registry",
     load: () => import("./commands/registry/ls.ts"),
@@ -112,6 +122,11 @@ export const COMMANDS: readonly Entry[] = [
     path: "status",
     summary: "Show the hypervisor in use, what runs, and what takes how much",
     load: () => import("./commands/status.ts"),
+  },
+  {
+    path: "export",
+    summary: "Write unit and job files that run a fleet of a template's VMs",
+    load: () => import("./commands/export.ts"),
   },
   { path: "completions", summary: "Print shell completions", load: () => import("./commands/completions.ts") },
 ];

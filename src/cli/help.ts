@@ -2,7 +2,7 @@ import { COMMANDS, GROUPS } from "./commands.ts";
 import { table } from "./table.ts";
 
 /** Commands that are about no template and no instance. */
-const OF_THE_MACHINE = new Set(["doctor", "setup", "status", "completions"]);
+const OF_THE_MACHINE = new Set(["doctor", "setup", "status", "export", "completions"]);
 
 /** `mvmctl --help`: the main job first, then all commands. */
 export function overview(): string {

@@ -1,6 +1,6 @@
 import { lstatSync, readdirSync, type Stats } from "node:fs";
 import { join } from "node:path";
-import { isErrno } from "./errors.ts";
+import { fileError, isErrno } from "./errors.ts";
 
 /**
  * Bytes that a tree takes on the disk: holes take nothing, and a file with several names counts once, also between calls
@@ -18,18 +18,18 @@ export function diskUsage(path: string, seen: Set<string> = new Set()): number {
 }
 
 function statIfThere(path: string): Stats | undefined {
-  return unlessGone(() => lstatSync(path));
+  return unlessGone(path, () => lstatSync(path));
 }
 
 function namesIn(path: string): string[] {
-  return unlessGone(() => readdirSync(path)) ?? [];
+  return unlessGone(path, () => readdirSync(path)) ?? [];
 }
 
-function unlessGone<T>(look: () => T): T | undefined {
+function unlessGone<T>(path: string, look: () => T): T | undefined {
   try {
     return look();
   } catch (error) {
     if (isErrno(error, "ENOENT", "ENOTDIR", "EACCES", "EPERM")) return undefined;
-    throw error;
+    throw fileError(error, path, "look at");
   }
 }

@@ -8,6 +8,8 @@ export interface Paths {
   readonly templates: string;
   readonly instances: string;
   readonly cache: string;
+  /** Programs that `mvmctl setup` installed. */
+  readonly bin: string;
   template(name: TemplateName): string;
   templateSpec(name: TemplateName): string;
   /** The symlink to the current revision. */
@@ -31,6 +33,7 @@ export function resolvePaths(env: NodeJS.ProcessEnv): Paths {
     templates,
     instances,
     cache: join(dataDir, "cache"),
+    bin: join(dataDir, "bin"),
     template,
     templateSpec: (name) => join(template(name), "template.json"),
     current: (name) => join(template(name), "current"),

@@ -18,7 +18,15 @@ export function makeStagingDirectory(parent: string, label: string): StagingDire
   } catch (error) {
     throw fileError(error, path, "create the directory");
   }
-  return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) };
+  return { path, [Symbol.dispose]: () => remove(path) };
+}
+
+function remove(path: string): void {
+  try {
+    rmSync(path, { recursive: true, force: true });
+  } catch (error) {
+    throw fileError(error, path, "remove");
+  }
 }
 
 /**
@@ -38,11 +46,7 @@ export function sweepStaging(parent: string): string[] {
     if (!isAbandoned(name)) continue;
     const path = join(parent, name);
     for (const stray of findVmProcesses(path)) signalProcess(stray, "SIGKILL");
-    try {
-      rmSync(path, { recursive: true, force: true });
-    } catch (error) {
-      throw fileError(error, path, "remove");
-    }
+    remove(path);
     removed.push(path);
   }
   return removed;

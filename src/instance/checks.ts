@@ -1,6 +1,6 @@
 import { readdirSync } from "node:fs";
 import { basename, join } from "node:path";
-import { isErrno } from "../core/errors.ts";
+import { fileError, isErrno } from "../core/errors.ts";
 import type { Paths } from "../core/paths.ts";
 import { findVmProcesses, vmDirectoryOf } from "../core/process-identity.ts";
 import { sweepStaging } from "../core/staging.ts";
@@ -54,6 +54,6 @@ function subdirectories(directory: string): string[] {
       .map(({ name }) => join(directory, name));
   } catch (error) {
     if (isErrno(error, "ENOENT", "ENOTDIR")) return [];
-    throw error;
+    throw fileError(error, directory, "read the directory");
   }
 }

@@ -2,7 +2,10 @@ import { lastLines } from "../core/text.ts";
 
 /** What a person wants to know while Nix works. */
 export type NixEvent =
-  | { readonly kind: "build"; readonly name: string }
+  /** `machine` is the builder's store, for what is not built here. */
+  | { readonly kind: "build"; readonly name: string; readonly machine?: string }
+  /** A builder can't be used; Nix takes another one, or builds here. */
+  | { readonly kind: "builder-failed"; readonly why: string }
   | { readonly kind: "fetch"; readonly name: string }
   | { readonly kind: "log"; readonly line: string };
 
@@ -43,12 +46,20 @@ export class NixLog {
   #take(message: Record<string, unknown>): void {
     const { action, type, level, fields, text, msg } = message;
     const first = Array.isArray(fields) ? String(fields[0] ?? "") : "";
-    if (action === "msg" && level === LEVEL_ERROR) this.#errors.push(clean(String(msg)));
-    if (action === "start" && type === ACTIVITY_BUILD) this.#onEvent?.({ kind: "build", name: storeName(first) });
+    if (action === "msg" && level === LEVEL_ERROR) this.#error(clean(String(msg)));
+    if (action === "start" && type === ACTIVITY_BUILD) {
+      const machine = Array.isArray(fields) ? String(fields[1] ?? "") : "";
+      this.#onEvent?.({ kind: "build", name: storeName(first), ...(machine ? { machine } : {}) });
+    }
     if (action === "start" && (type === ACTIVITY_SUBSTITUTE || type === ACTIVITY_FILE_TRANSFER)) {
       this.#onEvent?.({ kind: "fetch", name: storeName(first || String(text ?? "")) });
     }
     if (action === "result" && type === RESULT_BUILD_LOG_LINE) this.#buildLine(clean(first));
+  }
+
+  #error(text: string): void {
+    this.#errors.push(text);
+    if (/^cannot build on '/.test(text)) this.#onEvent?.({ kind: "builder-failed", why: text.replaceAll("\n", " ") });
   }
 
   #buildLine(line: string): void {

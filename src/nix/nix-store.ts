@@ -83,6 +83,12 @@ export async function hashTree(path: string, options: StoreOptions): Promise<str
   return (await nixTool("nix-hash", ["--type", "sha256", path], options)).trim();
 }
 
+/** The store paths that a derivation is built from, as far as they are here: sources, and what was built before. */
+export async function presentInputs(derivation: string, options: StoreOptions): Promise<string[]> {
+  const all = await nixStore(["--query", "--requisites", "--include-outputs", derivation], options);
+  return all.split("\n").filter((path) => path !== "" && !path.endsWith(".drv"));
+}
+
 function nixStore(args: readonly string[], options: StoreOptions): Promise<string> {
   return nixTool("nix-store", args, options);
 }

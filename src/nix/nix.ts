@@ -1,4 +1,5 @@
 import { existsSync, readFileSync } from "node:fs";
+import type { NixSettings } from "../core/config.ts";
 import { MvmError } from "../core/errors.ts";
 import { type RunResult, run } from "../core/process.ts";
 import { lastLines } from "../core/text.ts";
@@ -12,6 +13,8 @@ export interface NixOptions {
   readonly onEvent?: (event: NixEvent) => void;
   /** Ask no binary cache: for builds whose inputs are all here. Without a network this saves seconds of retries. */
   readonly offline?: boolean;
+  /** What the user configured for Nix beside nix.conf. */
+  readonly settings?: NixSettings;
 }
 
 /** The system that this machine builds and runs. */
@@ -54,10 +57,16 @@ async function attempt(args: readonly string[], options: NixOptions): Promise<{ 
   }
 }
 
-function globalOptions(options: NixOptions): string[] {
+/** Exported for its test. */
+export function globalOptions({ offline, settings = {} }: NixOptions): string[] {
+  const { builders = [], substituters = [], trustedPublicKeys = [] } = settings;
   const args = ["--extra-experimental-features", "nix-command", "--extra-experimental-features", "flakes"];
   args.push("--log-format", "internal-json");
-  if (options.offline) args.push("--option", "substituters", "");
+  if (builders.length > 0) args.push("--option", "builders", builders.join(" ; "));
+  // What needs no public cache may still be in one that was configured.
+  if (offline) args.push("--option", "substituters", substituters.join(" "));
+  else if (substituters.length > 0) args.push("--option", "extra-substituters", substituters.join(" "));
+  if (trustedPublicKeys.length > 0) args.push("--option", "extra-trusted-public-keys", trustedPublicKeys.join(" "));
   if (rootWithoutBuildUsers()) args.push("--option", "build-users-group", "");
   return args;
 }
@@ -106,6 +115,13 @@ function hintFor(text: string): { hint?: string } {
       hint:
         "Nix could not reach the network. Templates can be built from Debian's packages instead: " +
         "`mvmctl template init NAME --local --pkgs host`, or `pkgs = mvm.hostPkgs.x86_64-linux` in flake.nix",
+    };
+  }
+  if (
+    /Host key verification failed|Permission denied \(|failed to start SSH connection|cannot connect to '/i.test(text)
+  ) {
+    return {
+      hint: "see that `ssh HOST nix-store --version` works from here without a question; NIX_SSHOPTS adds options of ssh",
     };
   }
   if (/is not tracked by Git|does not exist in Git repository/i.test(text))

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { readConfig } from "../core/config.ts";
 import type { Context } from "../core/context.ts";
 import { MvmError } from "../core/errors.ts";
 import type { TemplateName } from "../core/names.ts";
@@ -18,6 +19,7 @@ import {
 } from "../nix/flake.ts";
 import { findImage } from "../nix/image.ts";
 import type { NixOptions } from "../nix/nix.ts";
+import type { NixEvent } from "../nix/nix-log.ts";
 import { captureSnapshot, memoryOnDisk } from "./capture.ts";
 import { type BuiltImage, publishRevision } from "./publish-revision.ts";
 import { currentRevision, type StoredRevision } from "./revisions.ts";
@@ -34,6 +36,8 @@ const DEBIAN_LOCK = "debian.lock";
 export interface BuildRequest {
   /** Build even if nothing changed, and capture even if there is a snapshot. */
   readonly force: boolean;
+  /** Machines that build, instead of the configuration's: each as in Nix's `builders`. */
+  readonly builders?: readonly string[];
   /** Also capture a snapshot with each of these hypervisors. */
   readonly snapshot?: { readonly drivers: readonly Driver[]; readonly timeoutMs: number };
 }
@@ -72,7 +76,7 @@ async function buildLocked(ctx: Context, name: TemplateName, request: BuildReque
   sweepStaging(ctx.paths.template(name));
   sweepStaging(ctx.paths.revisions(name));
   const started = performance.now();
-  const { revision, cached } = await buildRevision(ctx, name, spec, request.force);
+  const { revision, cached } = await buildRevision(ctx, name, spec, request);
   const durationMs = performance.now() - started;
   const snapshots: SnapshotOutcome[] = [];
   if (request.snapshot) {
@@ -88,11 +92,11 @@ async function buildRevision(
   ctx: Context,
   name: TemplateName,
   spec: TemplateSpec,
-  force: boolean,
+  { force, builders }: BuildRequest,
 ): Promise<{ revision: StoredRevision; cached: boolean }> {
   const flake = await openFlake(spec.flake, ctx.signal);
   const { createdAt: _, ...settings } = spec;
-  const nix = nixOptions(ctx);
+  const nix = nixOptions(ctx, builders);
   // A remote flake is unchanged while Nix locks it to the same source; a local one while its files are the same.
   const lockedUrl = flake.directory ? "" : (await flakeMetadata(flake, nix)).lockedUrl;
   const fingerprint = () => fingerprintFlake(flake, { settings, lockedUrl }, ctx.signal);
@@ -154,16 +158,21 @@ async function prepareDebian(ctx: Context, flake: Flake, lockFile: string, reque
   }
 }
 
-function nixOptions(ctx: Context): NixOptions {
+function nixOptions(ctx: Context, builders?: readonly string[]): NixOptions {
   return {
+    settings: { ...readConfig(ctx.paths).nix, ...(builders ? { builders: [...builders] } : {}) },
     env: ctx.env,
     signal: ctx.signal,
-    onEvent: (event) => {
-      const text =
-        event.kind === "log" ? event.line : `${event.kind === "build" ? "building" : "fetching"} ${event.name}`;
-      ctx.report({ kind: "detail", text });
-    },
+    onEvent: (event) => reportNix(ctx, event),
   };
+}
+
+function reportNix({ report }: Context, event: NixEvent): void {
+  if (event.kind === "builder-failed") return void report({ kind: "note", text: event.why });
+  if (event.kind === "build" && event.machine)
+    report({ kind: "note", text: `building ${event.name} on ${event.machine}` });
+  const text = event.kind === "log" ? event.line : `${event.kind === "build" ? "building" : "fetching"} ${event.name}`;
+  report({ kind: "detail", text });
 }
 
 async function ensureSnapshot(

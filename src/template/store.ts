@@ -13,7 +13,7 @@ import { pendingChanges } from "./pending-changes.ts";
 import type { Manifest } from "./revision.ts";
 import { currentRevisionId, listRevisions, type StoredRevision } from "./revisions.ts";
 import { readSnapshots, type StoredSnapshot } from "./snapshots.ts";
-import { type TemplateSpec, TemplateSpecDocument } from "./spec.ts";
+import { TEMPLATE_DEFAULTS, type TemplateSettings, type TemplateSpec, TemplateSpecDocument } from "./spec.ts";
 
 /** How long a short change (edit, rollback, delete) waits for another command that has the template. */
 const SHORT_WAIT_MS = 10_000;
@@ -48,6 +48,11 @@ export function loadSpec(paths: Paths, name: TemplateName): TemplateSpec {
   throw new MvmError("CORRUPT_FILE", `the template ${path} is damaged: ${why}`, {
     hint: `restore the file from a backup, or remove what is left: mvmctl template delete ${name}`,
   });
+}
+
+/** A template's settings; the defaults for one that is not on this machine. @throws MvmError `CORRUPT_FILE` */
+export function settingsOf(paths: Paths, name: TemplateName): Omit<TemplateSettings, "flake"> {
+  return existsSync(paths.template(name)) ? loadSpec(paths, name) : TEMPLATE_DEFAULTS;
 }
 
 /** The error for a name that no template has, with the one that was probably meant. */

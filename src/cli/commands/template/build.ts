@@ -4,8 +4,10 @@ import { chooseDriver } from "../../../hypervisor/choose.ts";
 import type { Driver } from "../../../hypervisor/driver.ts";
 import { type BuildOutcome, buildTemplate, type SnapshotOutcome } from "../../../template/build.ts";
 import { registerFromDirectory } from "../../../template/create.ts";
+
 import type { Cli } from "../../cli.ts";
-import { flag, type Page, textOption } from "../../page.ts";
+import { collect, flag, listOption, type Page, textOption } from "../../page.ts";
+
 import { parseSeconds } from "../../seconds.ts";
 
 /** Emulated guests take seconds to boot; a database that initialises itself takes longer. */
@@ -21,16 +23,23 @@ export const page: Page = {
       .option("--force", "build and snapshot even if nothing changed")
       .option("--snapshot", "also store a snapshot of the booted, healthy VM")
       .option("--timeout <seconds>", `for the VM to become healthy (default ${DEFAULT_TIMEOUT_SECONDS})`)
-      .option("--hypervisor <names>", "the hypervisor for the snapshot, or several: qemu,firecracker"),
-  examples: ["mvmctl template build my-service", "mvmctl template build my-service --snapshot --timeout 300"],
+      .option("--hypervisor <names>", "the hypervisor for the snapshot, or several: qemu,firecracker")
+      .option("--builders <spec>", "a machine that builds, as in Nix's `builders`; may be repeated", collect),
+  examples: [
+    "mvmctl template build my-service",
+    "mvmctl template build my-service --snapshot --timeout 300",
+    "mvmctl template build my-service --builders 'ssh-ng://builder x86_64-linux'",
+  ],
   json: true,
   async run(cli, [text = ""], options) {
     const name = parseTemplateName(text);
     const timeoutMs = parseSeconds("--timeout", textOption(options, "timeout") ?? DEFAULT_TIMEOUT_SECONDS);
+    const builders = listOption(options, "builders");
     await registerFromDirectory(cli, name, cli.cwd);
     const wanted = textOption(options, "hypervisor");
     const outcome = await buildTemplate(cli, name, {
       force: flag(options, "force"),
+      ...(builders.length > 0 ? { builders } : {}),
       ...(flag(options, "snapshot") ? { snapshot: { drivers: await chooseDrivers(cli, wanted), timeoutMs } } : {}),
     });
     cli.print(asData(outcome), () => describe(outcome));

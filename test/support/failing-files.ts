@@ -1,0 +1,54 @@
+import fs from "node:fs";
+import { syncBuiltinESMExports } from "node:module";
+
+const CALLS = [
+  "openSync",
+  "closeSync",
+  "writeSync",
+  "fsyncSync",
+  "readFileSync",
+  "writeFileSync",
+  "mkdirSync",
+  "readdirSync",
+  "renameSync",
+  "rmSync",
+  "statSync",
+  "lstatSync",
+  "statfsSync",
+  "readlinkSync",
+  "symlinkSync",
+] as const;
+
+/**
+ * Stands in for a file system that fails: while `work` runs, the `nth` file call below `directory` (calls on open files
+ * count, too) throws an error of this code. Returns whether there was such a call.
+ */
+export async function failNthFileCall(
+  nth: number,
+  code: string,
+  directory: string,
+  work: () => unknown,
+): Promise<boolean> {
+  const real = Object.fromEntries(CALLS.map((name) => [name, fs[name]]));
+  let count = 0;
+  for (const name of CALLS) {
+    const call = real[name] as (...args: unknown[]) => unknown;
+    (fs as unknown as Record<string, unknown>)[name] = (...args: unknown[]) => {
+      const [first] = args;
+      const ours = typeof first === "number" ? first > 2 : String(first).startsWith(directory);
+      if (ours && ++count === nth) {
+        if (name === "closeSync") call(...args);
+        throw Object.assign(new Error(`${code}: injected, ${name} '${String(first)}'`), { code, syscall: name });
+      }
+      return call(...args);
+    };
+  }
+  syncBuiltinESMExports();
+  try {
+    await work();
+  } finally {
+    Object.assign(fs, real);
+    syncBuiltinESMExports();
+  }
+  return count >= nth;
+}
