@@ -55,6 +55,7 @@ export function createFirecrackerDriver(
       binds: [...bindsOf(config), ...binds, ...ownBinds(directory), ...(jail ? [] : deviceBinds(config))],
       binary,
       args: ["--api-sock", INSIDE.api],
+      opensTap: config.network !== undefined,
       unprivileged: process.getuid?.() !== 0,
       jail,
     });

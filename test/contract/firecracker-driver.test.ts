@@ -64,6 +64,8 @@ test("a VM sees nothing of the host but its own files", { skip }, async () => {
   const mounts = readFileSync(`/proc/${vm.process.pid}/mountinfo`, "utf8");
   assert.match(mounts, /\/vm\/rootfs ro,/);
   assert.ok(!readFileSync("/proc/self/mountinfo", "utf8").includes(vms.root), "the host sees none of its mounts");
+  const status = readFileSync(`/proc/${vm.process.pid}/status`, "utf8");
+  assert.match(status, /^CapEff:\t0{11}40000$/m, "of root's capabilities it has CAP_SYS_CHROOT (18) alone");
   await vms.driver.kill(vm);
 });
 
@@ -166,7 +168,14 @@ test("another user than root runs it in a namespace too", {
     { from: join(vms.root, "run"), at: "/run", writable: true },
     { from: "/dev/shm", at: "/vm/shm", writable: false },
   ];
-  const confined = { mountPoint: join(vms.root, "root"), binds, binary, args: ["--version"], unprivileged: true };
+  const confined = {
+    mountPoint: join(vms.root, "root"),
+    binds,
+    binary,
+    args: ["--version"],
+    opensTap: false,
+    unprivileged: true,
+  };
   await run("chown", ["-R", "65534:65534", vms.root]);
   const nobody = ["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"];
   const result = await run("setpriv", [...nobody, ...confinedCommand(confined)]);
