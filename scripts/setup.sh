@@ -28,6 +28,8 @@ missing_packages() {
   has mkfs.ext4 || echo e2fsprogs
   has setpriv || echo util-linux
   has git || echo git
+  # The tests make a private certificate authority.
+  has openssl || echo openssl
   # script(1), through which the tests use a terminal.
   has script || echo bsdutils
   # Without its certificates Nix and cargo reach no server.

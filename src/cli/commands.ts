@@ -78,6 +78,16 @@ export const COMMANDS: readonly Entry[] = [
   { path: "pause", summary: "Stop an instance's CPUs", load: () => import("./commands/pause.ts") },
   { path: "resume", summary: "Let a paused instance run on", load: () => import("./commands/resume.ts") },
   {
+    path: "registry login",
+    summary: "Configure the registry, after trying it",
+    load: () => import("./commands/registry/login.ts"),
+  },
+  {
+    path: "registry status",
+    summary: "Check that the registry can be used, and say how to mend it",
+    load: () => import("./commands/registry/status.ts"),
+  },
+  {
     path: "registry ls",
     summary: "List the templates of the registry",
     load: () => import("./commands/registry/ls.ts"),

@@ -5,7 +5,7 @@ import { fileError } from "./errors.ts";
 
 /**
  * Files that are shared are cut into aligned chunks of this many bytes: disk images and memory change in place and do not
- * shift. docs/decisions/0006-chunk-size.md has the measurement behind the number.
+ * shift. docs/decisions/0007-chunk-size.md has the measurement behind the number.
  */
 export const CHUNK_BYTES = 256 * 1024;
 

@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import * as v from "valibot";
-import { type DocumentKind, readDocument } from "./documents.ts";
+import { type DocumentKind, readDocument, writeDocument } from "./documents.ts";
+import { ensureDirectory } from "./files.ts";
 import type { Paths } from "./paths.ts";
 
 const text = v.pipe(v.string(), v.minLength(1), v.maxLength(4096));
@@ -24,6 +25,7 @@ const RegistrySettingsSchema = v.strictObject({
   signingKeyFile: v.optional(text),
 });
 
+export type RegistrySettings = v.InferOutput<typeof RegistrySettingsSchema>;
 const line = v.pipe(text, v.regex(/^[^\n;]+$/, "one line without ';'"));
 const word = v.pipe(text, v.regex(/^[^\s-]\S*$/, "no spaces"));
 
@@ -57,4 +59,10 @@ export function configPath(paths: Paths): string {
 /** The configuration; an empty one where there is no file. @throws MvmError `CORRUPT_FILE` naming the key, `NEWER_VERSION` */
 export function readConfig(paths: Paths): Config {
   return readDocument(ConfigDocument, configPath(paths)) ?? { version: 1 };
+}
+
+/** Replaces the configuration. Only its owner may read the file: it may hold credentials. */
+export function writeConfig(paths: Paths, config: Config): void {
+  ensureDirectory(paths.dataDir);
+  writeDocument(ConfigDocument, configPath(paths), config, { mode: 0o600 });
 }

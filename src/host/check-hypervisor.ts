@@ -1,12 +1,11 @@
 import { statSync } from "node:fs";
 import type { Context } from "../core/context.ts";
-import { MvmError, messageOf } from "../core/errors.ts";
+import { messageOf } from "../core/errors.ts";
 import { run } from "../core/process.ts";
-import { findFirecracker, probeFirecracker } from "../hypervisor/firecracker-probe.ts";
+import { findFirecracker, firecrackerVersion } from "../hypervisor/firecracker-binary.ts";
 import { firecrackerFeatures } from "../hypervisor/firecracker-version.ts";
 import { probeQemu, type QemuFacts } from "../hypervisor/qemu-probe.ts";
 import { type Check, failed, guarded, ok, warning } from "./check.ts";
-import { firecrackerVersion } from "./firecracker-binary.ts";
 
 /** QEMU, KVM and Firecracker. */
 export async function checkHypervisors(ctx: Context): Promise<Check[]> {
@@ -41,21 +40,13 @@ function groupOfKvm(): string {
 
 async function checkFirecracker({ paths, env, signal }: Context, hasKvm: boolean): Promise<Check[]> {
   const wanted = env["MVM_FC_BIN"];
-  const binary = findFirecracker(env);
+  const binary = findFirecracker(paths, env);
   if (!binary) {
     if (wanted) return [warning("Firecracker", `MVM_FC_BIN is ${wanted}, which is no program`, "unset MVM_FC_BIN")];
     if (!hasKvm) return [ok("Firecracker", "not installed; it needs a working KVM, so nothing is missed")];
     return [warning("Firecracker", "not installed; QEMU is used", "mvmctl setup --firecracker")];
   }
-  const check = firecrackerCheck(binary, await firecrackerVersion(binary, signal));
-  if (check.state !== "ok" || !hasKvm) return [check];
-  try {
-    await probeFirecracker(paths.cache, env, signal);
-    return [check];
-  } catch (error) {
-    if (!(error instanceof MvmError)) throw error;
-    return [warning("Firecracker", `${error.message}; QEMU is used`, error.hint)];
-  }
+  return [firecrackerCheck(binary, await firecrackerVersion(binary, signal))];
 }
 
 export function firecrackerCheck(binary: string, version: string | undefined): Check {

@@ -10,8 +10,7 @@ import { fileError, isErrno, MvmError, messageOf } from "../core/errors.ts";
 import { ensureDirectory, writeFileAtomic } from "../core/files.ts";
 import { MiB } from "../core/sizes.ts";
 import { makeStagingDirectory } from "../core/staging.ts";
-import { firecrackerFeatures } from "../hypervisor/firecracker-version.ts";
-import { firecrackerVersion } from "./firecracker-binary.ts";
+import { binDirectory, firecrackerVersion } from "../hypervisor/firecracker-binary.ts";
 import type { FirecrackerRelease } from "./firecracker-release.ts";
 
 /** A release's archive has 7.5 MB, and unpacked (with debug symbols beside the programs) under 100 MB. */
@@ -24,7 +23,7 @@ type Programs = Partial<Record<"firecracker" | "jailer", Buffer>>;
 
 /**
  * Downloads a release, checks its SHA-256, and puts its programs into the data directory's bin.
- * @throws MvmError `DOWNLOAD_FAILED`, `CHECKSUM_MISMATCH`, `NOT_FIRECRACKER`, `HYPERVISOR_UNSUPPORTED`
+ * @throws MvmError `DOWNLOAD_FAILED`, `CHECKSUM_MISMATCH`, `NOT_FIRECRACKER`
  */
 export async function installRelease(ctx: Context, release: FirecrackerRelease): Promise<string> {
   const { url } = release;
@@ -41,7 +40,7 @@ export async function installRelease(ctx: Context, release: FirecrackerRelease):
 
 /**
  * Takes a release's archive or the program itself from a file. Its version is asked of it; the file is the user's to trust.
- * @throws MvmError `FILE_FAILED`, `NOT_FIRECRACKER`, `HYPERVISOR_UNSUPPORTED`
+ * @throws MvmError `FILE_FAILED`, `NOT_FIRECRACKER`
  */
 export async function installFile(ctx: Context, file: string): Promise<string> {
   const bytes = readWhole(file);
@@ -63,7 +62,7 @@ function readWhole(file: string): Buffer {
 async function install(ctx: Context, programs: Programs, from: string): Promise<string> {
   const { firecracker, jailer } = programs;
   if (!firecracker) throw notFirecracker(from, "it holds no program named firecracker");
-  const { bin } = ctx.paths;
+  const bin = binDirectory(ctx.paths);
   ensureDirectory(bin);
   using staging = makeStagingDirectory(bin, "firecracker");
   const trial = join(staging.path, "firecracker");
@@ -73,7 +72,6 @@ async function install(ctx: Context, programs: Programs, from: string): Promise<
     throw notFirecracker(from, messageOf(error));
   });
   if (!version) throw notFirecracker(from, "it does not say a version of Firecracker");
-  firecrackerFeatures(version); // refuses one that can't be driven
   if (jailer) writeFileAtomic(join(bin, "jailer"), jailer, { mode: 0o755 });
   writeFileAtomic(join(bin, "firecracker"), firecracker, { mode: 0o755 });
   return version;

@@ -3,10 +3,9 @@ import { userInfo } from "node:os";
 import type { Context } from "../core/context.ts";
 import { MvmError } from "../core/errors.ts";
 import { findProgram, runAttached } from "../core/process.ts";
-import { findFirecracker } from "../hypervisor/firecracker-probe.ts";
+import { binDirectory, findFirecracker, firecrackerVersion } from "../hypervisor/firecracker-binary.ts";
 import { cpuHasVirtualisation } from "../hypervisor/kvm-probe.ts";
 import { probeQemu } from "../hypervisor/qemu-probe.ts";
-import { firecrackerVersion } from "./firecracker-binary.ts";
 import { installFile, installRelease } from "./firecracker-install.ts";
 import { firecrackerRelease } from "./firecracker-release.ts";
 import type { SetupFacts, SetupStep } from "./setup-plan.ts";
@@ -31,7 +30,7 @@ export async function setupFacts(ctx: Context, wish: FirecrackerWish): Promise<S
     nixUsable: isRoot || existsSync("/nix/var/nix/daemon-socket/socket") || canWrite("/nix/var/nix/db"),
     kvm,
     firecracker: await firecrackerNeed(ctx, wish, kvm),
-    binDirectory: paths.bin,
+    binDirectory: binDirectory(paths),
   };
 }
 
@@ -63,14 +62,14 @@ async function kvmState({ paths, env, signal }: Context): Promise<SetupFacts["kv
 }
 
 async function firecrackerNeed(
-  { env, signal }: Context,
+  { paths, env, signal }: Context,
   wish: FirecrackerWish,
   kvm: SetupFacts["kvm"],
 ): Promise<SetupFacts["firecracker"]> {
   if (typeof wish === "object") return wish;
   if (wish === "no" || (wish === "auto" && kvm !== "usable")) return "unwanted";
   const release = firecrackerRelease(env);
-  const binary = findFirecracker(env);
+  const binary = findFirecracker(paths, env);
   const version = binary && (await firecrackerVersion(binary, signal).catch(() => undefined));
   const good = wish === "auto" ? version !== undefined : version === release.version;
   return good ? "installed" : release;

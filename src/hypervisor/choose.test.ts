@@ -44,7 +44,7 @@ test("a Firecracker that was asked for and can't be used is an error that says w
   using silent = useMachine({ firecracker: "true" });
   await assert.rejects(chooseDriver(silent.ctx, "firecracker"), {
     code: "HYPERVISOR_UNUSABLE",
-    message: /its version/,
+    message: /say a version/,
   });
   using none = useMachine({});
   const missing = { code: "HYPERVISOR_MISSING", message: /no \/nowhere\/firecracker/, hint: /MVM_FC_BIN/ };

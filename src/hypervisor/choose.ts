@@ -1,11 +1,16 @@
 import type { Context } from "../core/context.ts";
 import { MvmError } from "../core/errors.ts";
+import type { Paths } from "../core/paths.ts";
 import { type Driver, HYPERVISORS, type HypervisorName } from "./driver.ts";
 import { createFirecrackerDriver } from "./firecracker.ts";
-import { findFirecracker } from "./firecracker-probe.ts";
+import { findFirecracker } from "./firecracker-binary.ts";
 import { createQemuDriver } from "./qemu.ts";
 
-type Host = Pick<Context, "paths" | "env" | "signal" | "report">;
+interface Place {
+  readonly paths: Pick<Paths, "dataDir" | "cache">;
+  readonly env: NodeJS.ProcessEnv;
+}
+type Host = Place & Pick<Context, "signal" | "report">;
 
 /** What the VM must be able to do, where hypervisors differ. */
 export interface Needs {
@@ -16,13 +21,12 @@ export interface Needs {
 }
 
 /** The driver of this name, whether or not it can be used here. @throws MvmError `UNKNOWN_HYPERVISOR` */
-export function driverNamed(host: Pick<Context, "paths" | "env">, name: string): Driver {
-  const options = { cacheDir: host.paths.cache, env: host.env };
+export function driverNamed(host: Place, name: string): Driver {
   switch (name as HypervisorName) {
     case "firecracker":
-      return createFirecrackerDriver(options);
+      return createFirecrackerDriver(host);
     case "qemu":
-      return createQemuDriver(options);
+      return createQemuDriver({ cacheDir: host.paths.cache, env: host.env });
     default:
       throw new MvmError("UNKNOWN_HYPERVISOR", `'${name}' is not a hypervisor that this mvmctl drives`, {
         hint: `choose one of: ${HYPERVISORS.join(", ")}`,
@@ -38,7 +42,7 @@ export function driverNamed(host: Pick<Context, "paths" | "env">, name: string):
 export async function chooseDriver(host: Host, wish?: string, needs: Needs = {}): Promise<Driver> {
   const name = wish ?? (host.env["MVM_HYPERVISOR"] || undefined);
   if (name !== undefined) return probed(host, driverNamed(host, name));
-  if (needs.jail || findFirecracker(host.env)) {
+  if (needs.jail || findFirecracker(host.paths, host.env)) {
     const driver = driverNamed(host, "firecracker");
     const why = await whyNot(driver, needs, host.signal);
     if (why === undefined) return driver;

@@ -1,11 +1,10 @@
-import { createHash } from "node:crypto";
-import { basename, dirname, join } from "node:path";
-import type { Jail } from "./driver.ts";
+import { basename } from "node:path";
+import { jailerCommand, type PreparedJail } from "./firecracker-jail.ts";
 
 /**
  * Firecracker always runs in a mount namespace of its own, whose root holds nothing but the files of its VM, at the same
  * paths for every VM. A snapshot's state names the paths of disks and sockets: so clones do not clash, a snapshot fits
- * wherever it is brought, and one from a stranger reaches no file of this host. docs/decisions/0006.
+ * wherever it is brought, and one from a stranger reaches no file of this host. docs/decisions/0007.
  */
 export const INSIDE = {
   api: "/run/api.sock",
@@ -38,7 +37,7 @@ export interface Confinement {
   /** For users other than root: a user namespace, in which they are. */
   readonly unprivileged: boolean;
   /** Runs it through Firecracker's jailer. */
-  readonly jail?: (Jail & { readonly jailer: string; readonly id: string }) | undefined;
+  readonly jail?: PreparedJail | undefined;
 }
 
 /** Makes the root (`mount -n` leaves the host's /run/mount alone): `MOUNTPOINT SUBDIRECTORY [rw|ro FROM AT]... -- COMMAND...`. Nothing is quoted, so no path can mean anything else. */
@@ -93,39 +92,4 @@ export function confinedCommand(confinement: Confinement): string[] {
     ...(jail ? jailerCommand(jail, binary, mountPoint) : [BINARY]),
     ...args,
   ];
-}
-
-/** docs/jailer.md in Firecracker's repository. It makes /dev/kvm and /dev/net/tun itself. */
-function jailerCommand(jail: Jail & { jailer: string; id: string }, binary: string, base: string): string[] {
-  const limits = Object.entries(jail.cgroup).flatMap(([file, value]) => ["--cgroup", `${file}=${value}`]);
-  return [
-    jail.jailer,
-    ...["--id", jail.id, "--exec-file", binary],
-    ...["--uid", String(jail.uid), "--gid", String(jail.gid)],
-    ...["--chroot-base-dir", base],
-    ...["--cgroup-version", "2", "--parent-cgroup", JAIL_CGROUP],
-    ...limits,
-    "--",
-  ];
-}
-
-/** Below the root of the cgroups; the jailer makes one for each VM in it. */
-const JAIL_CGROUP = "mvmctl";
-
-/** The name of a VM's jail: the jailer takes 64 letters, digits and hyphens. */
-export function jailId(directory: string): string {
-  const name = basename(directory)
-    .replace(/[^A-Za-z0-9]+/g, "-")
-    .slice(0, 40);
-  return `${name}-${createHash("sha256").update(directory).digest("hex").slice(0, 16)}`;
-}
-
-/** The cgroup that the jailer made for a VM, and leaves behind. */
-export function jailCgroup(directory: string): string {
-  return join("/sys/fs/cgroup", JAIL_CGROUP, jailId(directory));
-}
-
-/** The jailer that belongs to a Firecracker: releases have `firecracker-v1.16.1-x86_64` and `jailer-v1.16.1-x86_64` side by side. */
-export function jailerBeside(binary: string): string {
-  return join(dirname(binary), basename(binary).replace("firecracker", "jailer"));
 }

@@ -3,18 +3,17 @@ import { join } from "node:path";
 import * as v from "valibot";
 import type { DocumentKind } from "../core/documents.ts";
 import { MvmError } from "../core/errors.ts";
-import { resolvePaths } from "../core/paths.ts";
-import { findProgram, run } from "../core/process.ts";
+import type { Paths } from "../core/paths.ts";
 import { makeStagingDirectory } from "../core/staging.ts";
 import { type HypervisorIdentity, HypervisorIdentitySchema } from "./driver.ts";
+import { findFirecracker, firecrackerVersion } from "./firecracker-binary.ts";
 import { FIRECRACKER_LAYOUT } from "./firecracker-machine.ts";
-import { firecrackerFeatures, parseFirecrackerVersion } from "./firecracker-version.ts";
+import { firecrackerFeatures } from "./firecracker-version.ts";
 import { probeKvm, runBriefly } from "./kvm-probe.ts";
 import { hostCpuModel, probeKey, readProbe, writeProbe } from "./probe-cache.ts";
 import { isDynamic, KVM_MARK, tinyKernel } from "./tiny-kernel.ts";
 
-export const FIRECRACKER_INSTALL_HINT =
-  "install it: mvmctl setup --firecracker (or put the one of a release on the PATH, or set MVM_FC_BIN)";
+export const FIRECRACKER_INSTALL_HINT = "install it: mvmctl setup --firecracker (or set MVM_FC_BIN)";
 
 export interface FirecrackerFacts {
   readonly binary: string;
@@ -35,40 +34,29 @@ const FirecrackerFactsDocument: DocumentKind<v.InferOutput<typeof FirecrackerFac
 };
 
 /**
- * The Firecracker of this machine, if there is one: MVM_FC_BIN; or on the PATH, where MVM_FC_VERSION can choose among
- * several that are named as in their releases; or the one that `mvmctl setup` installed, before any other on the PATH.
- */
-export function findFirecracker(env: NodeJS.ProcessEnv): string | undefined {
-  const { MVM_FC_BIN: wanted, MVM_FC_VERSION: version } = env;
-  const named = version ? [`firecracker-v${version.replace(/^v/, "")}-x86_64`] : [];
-  const names = wanted ? [wanted] : [...named, join(resolvePaths(env).bin, "firecracker"), "firecracker"];
-  const found = names.map((name) => findProgram(name, env)).find((path) => path !== undefined);
-  return found && realpathSync(found);
-}
-
-/**
  * Finds Firecracker and whether it can be used here. The answer is kept for this boot, a refusal because of KVM too.
  * @throws MvmError `HYPERVISOR_MISSING`, `HYPERVISOR_UNUSABLE`, `HYPERVISOR_UNSUPPORTED`
  */
 export async function probeFirecracker(
-  cacheDir: string,
+  paths: Pick<Paths, "dataDir" | "cache">,
   env: NodeJS.ProcessEnv,
   signal?: AbortSignal,
 ): Promise<FirecrackerFacts> {
   if (process.arch !== "x64") throw unusable(`its driver knows x86_64 only, and this machine is ${process.arch}`);
-  const binary = findFirecracker(env);
-  if (binary === undefined) {
+  const program = findFirecracker(paths, env);
+  if (program === undefined) {
     const wanted = env["MVM_FC_BIN"];
     throw new MvmError("HYPERVISOR_MISSING", `Firecracker is not installed${wanted ? `: there is no ${wanted}` : ""}`, {
       hint: FIRECRACKER_INSTALL_HINT,
     });
   }
+  const binary = realpathSync(program);
   const key = probeKey(binary, FIRECRACKER_LAYOUT);
-  const path = join(cacheDir, "firecracker.json");
+  const path = join(paths.cache, "firecracker.json");
   let found: { identity: HypervisorIdentity; withoutKvm?: string | undefined } | undefined;
   found = readProbe(FirecrackerFactsDocument, path, key);
   if (found === undefined) {
-    found = await ask(binary, cacheDir, signal);
+    found = await ask(binary, paths.cache, signal);
     writeProbe(FirecrackerFactsDocument, path, { key, ...found });
   }
   const { identity, withoutKvm } = found;
@@ -81,7 +69,7 @@ async function ask(binary: string, scratch: string, signal?: AbortSignal) {
   const { version } = firecrackerFeatures(await askVersion(binary, signal));
   if (isDynamic(readHead(binary)))
     throw unusable(`${binary} needs shared libraries, which its VMs' namespaces do not have`);
-  const kvm = await probeKvm(() => runTinyGuest(binary, scratch, signal));
+  const kvm = await probeKvm(() => runTinyGuest(binary, scratch, { signal }));
   const identity: HypervisorIdentity = {
     name: "firecracker",
     version,
@@ -99,12 +87,10 @@ function requireVersion(found: string, wanted: string | undefined, binary: strin
 }
 
 async function askVersion(binary: string, signal?: AbortSignal): Promise<string> {
-  const result = await run(binary, ["--version"], { timeoutMs: 10_000, ...(signal ? { signal } : {}) });
-  const version = parseFirecrackerVersion(result.stdout);
+  const version = await firecrackerVersion(binary, signal);
   if (version) return version;
-  throw new MvmError("HYPERVISOR_UNUSABLE", `${binary} did not say its version`, {
+  throw new MvmError("HYPERVISOR_UNUSABLE", `${binary} does not say a version of Firecracker`, {
     hint: FIRECRACKER_INSTALL_HINT,
-    detail: (result.stderr || result.stdout).slice(-2000),
   });
 }
 
@@ -120,7 +106,11 @@ function readHead(path: string): Buffer {
 }
 
 /** Whether a guest of a few instructions runs, within the probe's time. */
-export async function runTinyGuest(binary: string, scratch: string, signal?: AbortSignal): Promise<boolean> {
+export async function runTinyGuest(
+  binary: string,
+  scratch: string,
+  options: { readonly signal?: AbortSignal | undefined; readonly timeoutMs?: number } = {},
+): Promise<boolean> {
   using staging = makeStagingDirectory(scratch, "kvm-probe");
   const kernel = join(staging.path, "kernel");
   const config = join(staging.path, "config.json");
@@ -133,7 +123,9 @@ export async function runTinyGuest(binary: string, scratch: string, signal?: Abo
       drives: [],
     }),
   );
-  const result = await runBriefly(binary, ["--no-api", "--config-file", config], signal);
+  // Otherwise its log goes where the guest's console goes, and in between the letters of what the guest says.
+  const quiet = ["--log-path", "/dev/null"];
+  const result = await runBriefly(binary, ["--no-api", "--config-file", config, ...quiet], options);
   return result?.stdout.includes(KVM_MARK) ?? false;
 }
 

@@ -13,7 +13,7 @@ export interface FirecrackerFeatures {
 }
 
 const OLDEST_MINOR = 12;
-const HINT = "install another one, such as 1.16.1 or 1.15.1, and name it with MVM_FC_BIN";
+const HINT = "install another one: mvmctl setup --firecracker (or name one with MVM_FC_BIN)";
 
 /**
  * What the Firecracker of this version can do. Minor versions newer than those we know are taken as compatible, which is

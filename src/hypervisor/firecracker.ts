@@ -1,46 +1,45 @@
-import {
-  chownSync,
-  closeSync,
-  copyFileSync,
-  mkdirSync,
-  openSync,
-  readSync,
-  renameSync,
-  rmdirSync,
-  rmSync,
-} from "node:fs";
+import { rmdirSync } from "node:fs";
 import { join } from "node:path";
-import { fileError, isErrno, MvmError } from "../core/errors.ts";
-import { findProgram, run } from "../core/process.ts";
+import type { Context } from "../core/context.ts";
+import { isErrno, MvmError } from "../core/errors.ts";
+import type { Paths } from "../core/paths.ts";
 import { isAlive } from "../core/process-identity.ts";
 import { lastLines } from "../core/text.ts";
 import { connectUnix } from "../core/unix-socket.ts";
-import type { Driver, SnapshotFiles, StartOptions, VmConfig, VmRef } from "./driver.ts";
+import type { Driver, StartOptions, VmConfig, VmRef } from "./driver.ts";
 import type { FirecrackerApi } from "./firecracker-api.ts";
+import {
+  CONSOLE_LOG,
+  deviceBinds,
+  digHoles,
+  HYPERVISOR_LOG,
+  makeEmpty,
+  makeOwnFiles,
+  move,
+  ownBinds,
+  ROOT,
+  RUN,
+  requireElf,
+} from "./firecracker-files.ts";
+import { jailCgroup, prepareJail } from "./firecracker-jail.ts";
 import { bindsOf, describeMachine, kernelBinds, snapshotToLoad } from "./firecracker-machine.ts";
-import { type Bind, confinedCommand, INSIDE, jailCgroup, jailerBeside, jailId } from "./firecracker-namespace.ts";
+import { type Bind, confinedCommand, INSIDE } from "./firecracker-namespace.ts";
 import { FIRECRACKER_INSTALL_HINT, type FirecrackerFacts, probeFirecracker } from "./firecracker-probe.ts";
 import { firecrackerFeatures } from "./firecracker-version.ts";
 import { hasEnded, killVm, parentDeathPrefix, readLog, startVmProcess } from "./vm-process.ts";
 
-const CONSOLE_LOG = "console.log";
-const HYPERVISOR_LOG = "hypervisor.log";
-/** The directory of a VM that Firecracker sees: its sockets. */
-const RUN = "run";
-/** Where its root is made, in a mount namespace; empty for everybody else. */
-const ROOT = "root";
 const AGENT_PORT = 52;
 
 /** From starting its process, through the namespace's mounts, to an open control socket. */
 const CONTROL_TIMEOUT_MS = 5000;
-/** Looking for zeros in a memory of 32 GiB. */
-const DIG_TIMEOUT_MS = 120_000;
 
 /** Firecracker on KVM. */
-export function createFirecrackerDriver(host: { cacheDir: string; env: NodeJS.ProcessEnv }): Driver {
+export function createFirecrackerDriver(
+  host: Pick<Context, "env"> & { paths: Pick<Paths, "dataDir" | "cache"> },
+): Driver {
   let facts: Promise<FirecrackerFacts> | undefined;
   const probe = (signal?: AbortSignal) => {
-    facts ??= probeFirecracker(host.cacheDir, host.env, signal);
+    facts ??= probeFirecracker(host.paths, host.env, signal);
     return facts;
   };
 
@@ -49,8 +48,8 @@ export function createFirecrackerDriver(host: { cacheDir: string; env: NodeJS.Pr
     const { binary } = await probe();
     const { directory } = config;
     const ownFiles = makeOwnFiles(directory);
-    const jail = options.jail && { ...options.jail, jailer: findJailer(binary, host.env), id: jailId(directory) };
-    if (jail) giveTo(jail, [...ownFiles, ...(config.dataDisk ? [config.dataDisk] : [])]);
+    const writes = config.dataDisk ? [...ownFiles, config.dataDisk] : ownFiles;
+    const jail = options.jail && prepareJail(options.jail, { directory, binary, writes }, host.env);
     const command = confinedCommand({
       mountPoint: join(directory, ROOT),
       binds: [...bindsOf(config), ...binds, ...ownBinds(directory), ...(jail ? [] : deviceBinds(config))],
@@ -170,59 +169,6 @@ async function kill(vm: Parameters<typeof killVm>[0]): Promise<void> {
   }
 }
 
-/** What Firecracker writes, in the VM's directory. */
-function makeOwnFiles(directory: string): string[] {
-  const paths = [join(directory, RUN), join(directory, HYPERVISOR_LOG)] as const;
-  try {
-    for (const name of [RUN, ROOT]) mkdirSync(join(directory, name), { recursive: true });
-  } catch (error) {
-    throw fileError(error, directory, "create the directory");
-  }
-  makeEmpty(paths[1]);
-  return [...paths];
-}
-
-function ownBinds(directory: string): Bind[] {
-  return [
-    { from: join(directory, RUN), at: "/run", writable: true },
-    { from: join(directory, HYPERVISOR_LOG), at: INSIDE.log, writable: true },
-  ];
-}
-
-function deviceBinds(config: VmConfig): Bind[] {
-  const devices = config.network ? ["/dev/kvm", "/dev/net/tun"] : ["/dev/kvm"];
-  return devices.map((path) => ({ from: path, at: path, writable: true }));
-}
-
-function makeEmpty(path: string): void {
-  try {
-    closeSync(openSync(path, "w", 0o644));
-  } catch (error) {
-    throw fileError(error, path, "create");
-  }
-}
-
-function giveTo({ uid, gid }: { uid: number; gid: number }, paths: readonly string[]): void {
-  for (const path of paths) {
-    try {
-      chownSync(path, uid, gid);
-    } catch (error) {
-      throw new MvmError("JAIL_NEEDS_ROOT", "only root can put a VM into a jail", {
-        hint: "run mvmctl as root, or leave --jail out: Firecracker sees nothing but its VM's files anyway",
-        cause: error,
-      });
-    }
-  }
-}
-
-function findJailer(binary: string, env: NodeJS.ProcessEnv): string {
-  const found = findProgram(jailerBeside(binary), env) ?? findProgram("jailer", env);
-  if (found) return found;
-  throw new MvmError("PROGRAM_MISSING", `there is no jailer beside ${binary}, nor on the PATH`, {
-    hint: "it comes with Firecracker's release: put it beside the firecracker program",
-  });
-}
-
 /** Only whoever brings a network namespace can publish ports. */
 function requireNetwork(config: VmConfig): void {
   if (config.ports.length === 0 || config.network) return;
@@ -242,46 +188,20 @@ function requireResume(version: string): void {
   );
 }
 
-/** Firecracker before its version after 1.16 boots uncompressed kernels only, and says little when it gets another. */
-function requireElf(kernel: string): void {
-  const magic = Buffer.alloc(4);
-  try {
-    const fd = openSync(kernel, "r");
-    try {
-      readSync(fd, magic);
-    } finally {
-      closeSync(fd);
-    }
-  } catch (error) {
-    throw fileError(error, kernel, "read");
-  }
-  if (magic.equals(Buffer.from("\x7fELF", "latin1"))) return;
-  throw new MvmError("KERNEL_UNSUPPORTED", `Firecracker boots no compressed kernel, and ${kernel} is no ELF file`, {
-    hint: "let the image have a vmlinux instead of a bzImage (mkGuest does), or choose --hypervisor qemu",
-  });
-}
-
-function move(from: string, to: string): void {
-  try {
-    renameSync(from, to);
-  } catch (error) {
-    if (!isErrno(error, "EXDEV")) throw fileError(error, to, "write");
-    copyFileSync(from, to);
-    rmSync(from);
-  }
-}
-
-/** Firecracker writes pages of zeros too; a file system keeps them as holes. Without fallocate(1) the file is only larger. */
-async function digHoles({ memory }: SnapshotFiles, env: NodeJS.ProcessEnv): Promise<void> {
-  if (!findProgram("fallocate", env)) return;
-  await run("fallocate", ["--dig-holes", memory], { timeoutMs: DIG_TIMEOUT_MS });
-}
-
 function explainEnd(directory: string, cause?: unknown): MvmError {
   const log = readLog(join(directory, HYPERVISOR_LOG));
   const console = readLog(join(directory, CONSOLE_LOG));
+  const detail = [lastLines(log, 5), lastLines(console, 15)].filter(Boolean).join("\n") || "it left no message";
+  // It says its version as soon as it runs.
+  if (!`${log}${console}`.includes("Firecracker")) {
+    return new MvmError("VM_START_FAILED", "Firecracker could not be started in a mount namespace of its own", {
+      detail,
+      hint: "run mvmctl as root, or allow user namespaces: sudo sysctl kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0",
+      cause,
+    });
+  }
   return new MvmError("VM_DIED", "the VM ended by itself", {
-    detail: [lastLines(log, 5), lastLines(console, 15)].filter(Boolean).join("\n") || "it left no message",
+    detail,
     hint: "if the guest ran out of memory, give it more with --mem",
     cause,
   });

@@ -40,10 +40,11 @@ function describeAccess(error: unknown): string {
 export async function runBriefly(
   command: string,
   args: readonly string[],
-  signal?: AbortSignal,
+  options: { readonly signal?: AbortSignal | undefined; readonly timeoutMs?: number },
 ): Promise<RunResult | undefined> {
+  const { signal, timeoutMs = PROBE_TIMEOUT_MS } = options;
   try {
-    return await run(command, args, { timeoutMs: PROBE_TIMEOUT_MS, ...(signal ? { signal } : {}) });
+    return await run(command, args, { timeoutMs, ...(signal ? { signal } : {}) });
   } catch (error) {
     if (error instanceof MvmError && error.code === "PROCESS_TIMEOUT") return undefined;
     throw error;

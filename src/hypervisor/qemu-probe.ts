@@ -106,6 +106,6 @@ async function runTinyGuest(qemu: string, scratch: string, signal?: AbortSignal)
   writeFileSync(firmware, image);
   const args = "-M microvm,acpi=off,accel=kvm -cpu host -m 16 -nodefaults -no-user-config -display none".split(" ");
   const exit = ["-device", "isa-debug-exit,iobase=0xf4,iosize=0x4"];
-  const result = await runBriefly(qemu, [...args, "-bios", firmware, ...exit], signal);
+  const result = await runBriefly(qemu, [...args, "-bios", firmware, ...exit], { signal });
   return result?.exitCode === GUEST_EXIT_CODE;
 }

@@ -1,19 +1,172 @@
+import { readFileSync } from "node:fs";
+import { isAbsolute, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { readConfig } from "../core/config.ts";
+import { configPath, type RegistrySettings, readConfig } from "../core/config.ts";
 import type { Context } from "../core/context.ts";
-import { MvmError } from "../core/errors.ts";
+import { MvmError, messageOf } from "../core/errors.ts";
+import { chainCredentials } from "./aws-credentials.ts";
 import type { Store } from "./store.ts";
+import { DirectoryStore } from "./stores/directory.ts";
+import { type S3Credentials, type S3Options, S3Store } from "./stores/s3.ts";
 
+const ENV = "MVM_TEMPLATE_REGISTRY_";
+
+/** The environment's variables, and what each sets. They come before config.json's `registry`. */
+const VARIABLES = {
+  ENDPOINT: "endpoint",
+  BUCKET: "bucket",
+  REGION: "region",
+  PREFIX: "prefix",
+  ACCESS_KEY_ID: "accessKeyId",
+  SECRET_ACCESS_KEY: "secretAccessKey",
+  SESSION_TOKEN: "sessionToken",
+  CA_FILE: "caFile",
+  ADDRESSING: "addressing",
+} as const;
+
+/** Where the registry is, checked. */
+export type RegistryPlace =
+  | { readonly kind: "directory"; readonly root: string }
+  | { readonly kind: "s3"; readonly options: S3Options };
+
+/** The store that the settings name. @throws MvmError `REGISTRY_NOT_CONFIGURED`, `REGISTRY_SETTINGS` */
 export async function openStore(ctx: Context): Promise<Store> {
-  const endpoint = ctx.env["MVM_TEMPLATE_REGISTRY_ENDPOINT"] ?? readConfig(ctx.paths).registry?.endpoint;
-  if (endpoint?.startsWith("file:")) {
-    const { DirectoryStore } = await import("./stores/directory.ts");
-    return new DirectoryStore(fileURLToPath(endpoint));
-  }
-  throw new MvmError("REGISTRY_NOT_CONFIGURED", "no registry is configured", {
-    hint: "export MVM_TEMPLATE_REGISTRY_ENDPOINT=file:///srv/templates",
+  const place = registryPlace(ctx);
+  return place.kind === "directory" ? new DirectoryStore(place.root) : new S3Store(place.options);
+}
+
+/**
+ * What the environment and config.json say, checked; nothing is asked over the network. With `settings`, what they say instead.
+ * @throws as openStore
+ */
+export function registryPlace(ctx: Context, settings: Texts = mergedSettings(ctx)): RegistryPlace {
+  const endpoint = endpointOf(settings.endpoint);
+  if (endpoint.protocol === "file:") return { kind: "directory", root: directoryOf(endpoint) };
+  const bucket = required(settings, "bucket", "BUCKET", /^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$/, "a bucket's name");
+  return {
+    kind: "s3",
+    options: {
+      endpoint,
+      bucket,
+      region: settings.region ?? ctx.env["AWS_REGION"] ?? ctx.env["AWS_DEFAULT_REGION"] ?? "us-east-1",
+      prefix: prefixOf(settings.prefix),
+      addressing: addressingOf(settings.addressing ?? usualAddressing(endpoint, bucket)),
+      credentials: credentialsOf(settings),
+      ...(settings.caFile === undefined ? {} : { ca: readCertificates(settings.caFile) }),
+    },
+  };
+}
+
+type Texts = { readonly [key in (typeof VARIABLES)[keyof typeof VARIABLES]]?: string | undefined };
+
+/** Credentials belong together: a key of the environment is never used with a secret of the file. */
+const CREDENTIALS = ["accessKeyId", "secretAccessKey", "sessionToken"] as const;
+
+function mergedSettings({ paths, env }: Context): Texts {
+  const given = Object.fromEntries(
+    Object.entries(VARIABLES).flatMap(([name, key]) => (env[ENV + name] ? [[key, env[ENV + name]]] : [])),
+  ) as Texts;
+  const stored: RegistrySettings = { ...readConfig(paths).registry };
+  if (given.accessKeyId ?? given.secretAccessKey) for (const key of CREDENTIALS) delete stored[key];
+  const merged: Texts = { ...stored, ...given };
+  if (merged.endpoint !== undefined) return merged;
+  throw new MvmError("REGISTRY_NOT_CONFIGURED", "there is no registry to share templates through", {
+    hint: `export ${ENV}ENDPOINT=file:///srv/templates (a directory), or an S3 endpoint with ${ENV}BUCKET; or set them in ${configPath(paths)}`,
   });
 }
-export async function supportsConditions(_ctx: Context, _store: Store): Promise<boolean> {
-  return true;
+
+function invalid(message: string, hint: string): MvmError {
+  return new MvmError("REGISTRY_SETTINGS", message, { hint });
+}
+
+/** The text of an address is never repeated in an error: people put secrets into URLs. */
+function endpointOf(text: string | undefined): URL {
+  const url = URL.parse(text ?? "");
+  const examples = "an endpoint is https://s3.example.com, http://127.0.0.1:9000 or file:///srv/templates";
+  if (!url || !["http:", "https:", "file:"].includes(url.protocol)) {
+    throw invalid(`${ENV}ENDPOINT is no address of a registry`, examples);
+  }
+  if (url.username || url.password) {
+    throw invalid(
+      `${ENV}ENDPOINT must not hold credentials`,
+      `set ${ENV}ACCESS_KEY_ID and ${ENV}SECRET_ACCESS_KEY instead`,
+    );
+  }
+  if (url.search || url.hash) throw invalid(`${ENV}ENDPOINT ends with '?' or '#'`, examples);
+  if (!/^[A-Za-z0-9/._~-]*$/.test(url.pathname) && url.protocol !== "file:") {
+    throw invalid(`the path in ${ENV}ENDPOINT has characters that it can't have`, examples);
+  }
+  return url;
+}
+
+function directoryOf(endpoint: URL): string {
+  if (endpoint.hostname) {
+    throw invalid(
+      `${ENV}ENDPOINT names a host in a file: address`,
+      `a directory has three slashes: file:///${endpoint.hostname}${endpoint.pathname}`,
+    );
+  }
+  try {
+    return fileURLToPath(endpoint);
+  } catch (cause) {
+    throw invalid(`${ENV}ENDPOINT is no directory: ${messageOf(cause)}`, "a directory is file:///srv/templates");
+  }
+}
+
+function required(settings: Texts, key: keyof Texts, variable: string, pattern: RegExp, what: string): string {
+  const value = settings[key];
+  if (value === undefined) {
+    throw new MvmError("REGISTRY_NOT_CONFIGURED", `there is no ${ENV}${variable}, which an S3 registry needs`, {
+      hint: `export ${ENV}${variable}=…`,
+    });
+  }
+  if (pattern.test(value)) return value;
+  throw invalid(`${ENV}${variable} '${value.slice(0, 80)}' is not ${what}`, "letters, digits, '.', '-' and '_'");
+}
+
+/** Slashes at the ends are forgiven. */
+function prefixOf(text = ""): string {
+  const prefix = text.replace(/^\/+|\/+$/g, "");
+  if (/^(?:[A-Za-z0-9][A-Za-z0-9._-]*(?:\/(?!$)|$))*$/.test(prefix) && prefix.length <= 200) return prefix;
+  throw invalid(
+    `${ENV}PREFIX '${text.slice(0, 80)}' is no beginning of keys`,
+    "letters, digits, '.', '-' and '_', in parts separated by '/'",
+  );
+}
+
+/** AWS wants the bucket in the host's name, where its certificates cover no further dots; others often know the path only. */
+function usualAddressing(endpoint: URL, bucket: string): "path" | "virtual-host" {
+  return endpoint.hostname.endsWith(".amazonaws.com") && !bucket.includes(".") ? "virtual-host" : "path";
+}
+
+function addressingOf(text: string): "path" | "virtual-host" {
+  if (text === "path" || text === "virtual-host") return text;
+  throw invalid(`${ENV}ADDRESSING '${text.slice(0, 40)}' is neither 'path' nor 'virtual-host'`, "use one of the two");
+}
+
+function credentialsOf({ accessKeyId, secretAccessKey, sessionToken }: Texts): () => Promise<S3Credentials> {
+  if (accessKeyId === undefined && secretAccessKey === undefined) return chainCredentials();
+  if (accessKeyId === undefined || secretAccessKey === undefined) {
+    const missing = accessKeyId === undefined ? "ACCESS_KEY_ID" : "SECRET_ACCESS_KEY";
+    throw new MvmError("REGISTRY_NOT_CONFIGURED", `there is only half a key: ${ENV}${missing} is not set`, {
+      hint: "set both where you set the other; or neither, and AWS's default credentials are used",
+    });
+  }
+  const credentials = { accessKeyId, secretAccessKey, sessionToken };
+  return async () => credentials;
+}
+
+function readCertificates(path: string): string {
+  if (!isAbsolute(path)) throw invalid(`${ENV}CA_FILE '${path}' is not absolute`, `write ${resolve(path)}`);
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (cause) {
+    throw new MvmError("REGISTRY_SETTINGS", `${ENV}CA_FILE ${path} can't be read: ${messageOf(cause)}`, {
+      hint: "name a PEM file with the authority's certificate",
+      cause,
+    });
+  }
+  if (text.includes("-----BEGIN CERTIFICATE-----")) return text;
+  throw invalid(`${ENV}CA_FILE ${path} holds no certificate`, "it has to be a PEM file: -----BEGIN CERTIFICATE-----");
 }

@@ -8,7 +8,8 @@ import { findProgram, run, spawnChecked } from "../../src/core/process.ts";
 import { findVmProcesses, isAlive } from "../../src/core/process-identity.ts";
 import { MiB } from "../../src/core/sizes.ts";
 import type { SnapshotFiles, VmRef } from "../../src/hypervisor/driver.ts";
-import { confinedCommand, jailerBeside } from "../../src/hypervisor/firecracker-namespace.ts";
+import { jailerBeside } from "../../src/hypervisor/firecracker-jail.ts";
+import { confinedCommand } from "../../src/hypervisor/firecracker-namespace.ts";
 import { firecrackerFeatures } from "../../src/hypervisor/firecracker-version.ts";
 import { type FirecrackerVms, useFirecrackerVms, whyNoFirecrackerGuests } from "../support/firecracker-vm.ts";
 import { findFirecracker } from "../support/real-firecracker.ts";
@@ -109,6 +110,15 @@ test("a snapshot that can't be loaded is an error with Firecracker's reason, and
   assert.deepEqual(findVmProcesses(vms.root), []);
 });
 
+test("a namespace that can't be made is an error with what mends it", { skip }, async () => {
+  using vms = await useFirecrackerVms();
+  const config = vms.config("a");
+  const rootfs = { path: join(vms.root, "nothing"), type: "erofs" };
+  const failed = { code: "VM_START_FAILED", detail: /mount: .*nothing/, hint: /as root/ };
+  await assert.rejects(vms.driver.boot({ ...config, rootfs }), failed);
+  assert.deepEqual(findVmProcesses(vms.root), []);
+});
+
 test("a compressed kernel is refused before anything starts", { skip }, async () => {
   using vms = await useFirecrackerVms();
   const kernel = join(vms.root, "bzImage");
@@ -161,20 +171,38 @@ test("the jailer runs a VM as its own user, and nothing of it is left", { skip: 
   assert.deepEqual(readdirSync(join(config.directory, "root")), []);
 });
 
-test("a temporary VM ends with the process that started it, jailed or not", { skip }, async () => {
+const v2 = existsSync("/sys/fs/cgroup/cgroup.controllers");
+
+test("limits without cgroup v2 are refused, with what to do", {
+  skip: noJail || (v2 && "cgroup v2 is here"),
+}, async () => {
   using vms = await useFirecrackerVms();
-  const configs = [vms.config("a")];
-  const source = `
-    const { useFirecrackerVms } = await import(${JSON.stringify(new URL("../support/firecracker-vm.ts", import.meta.url).href)});
-    const vms = await useFirecrackerVms();
-    await vms.driver.boot(${JSON.stringify(configs[0])}, { dieWithParent: true });
-    console.log("started");
-    setInterval(() => {}, 1000);`;
-  const child = await spawnChecked(process.execPath, ["--input-type=module", "-e", source], {
-    stdio: ["ignore", "pipe", "inherit"],
-  });
-  await once(child.stdout!, "data");
-  assert.equal(findVmProcesses(vms.root).length, 1);
-  child.kill("SIGKILL");
-  await until("the VM ends", () => findVmProcesses(vms.root).length === 0);
+  const jail = { uid: 1_900_000_001, gid: 1_900_000_001, cgroup: { "memory.max": "100000000" } };
+  const refused = { code: "JAIL_UNSUPPORTED", message: /cgroup v2.*memory/, hint: /leave --jail out/ };
+  await assert.rejects(vms.driver.boot(vms.config("a"), { jail }), refused);
+  assert.deepEqual(findVmProcesses(vms.root), []);
 });
+
+for (const jailed of [false, true]) {
+  const title = `a temporary VM ends with the process that started it, ${jailed ? "in a jail" : "without a jail"}`;
+  test(title, { skip: jailed ? noJail : skip }, async () => {
+    using vms = await useFirecrackerVms();
+    const jail = { uid: 1_900_000_001, gid: 1_900_000_001, cgroup: {} };
+    const options = { dieWithParent: true, ...(jailed ? { jail } : {}) };
+    const support = new URL("../support/firecracker-vm.ts", import.meta.url).href;
+    const source = `
+      const { driverIn } = await import(${JSON.stringify(support)});
+      await driverIn(${JSON.stringify(vms.root)}).boot(${JSON.stringify(vms.config("a"))}, ${JSON.stringify(options)});
+      process.stdout.write("started");
+      setInterval(() => {}, 1000);`;
+    const child = await spawnChecked(process.execPath, ["--input-type=module", "-e", source], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    await once(child.stdout!, "data");
+    const running = findVmProcesses(vms.root);
+    assert.ok(running.length > 0);
+    child.kill("SIGKILL");
+    await until("the VM ends", () => findVmProcesses(vms.root).length === 0 && !running.some(isAlive));
+    if (jailed) assert.equal((await run("ps", ["-o", "pid=", "-u", String(jail.uid)])).stdout, "");
+  });
+}

@@ -11,9 +11,11 @@ const bytes = (text: string) => Buffer.from(text);
 
 /**
  * What every store has to do. Call it inside a `describe`.
- * @param conditions false for a server that ignores If-Match and If-None-Match: then only that is asserted
+ * @param conditions false for a server that ignores If-Match and If-None-Match
+ * @param exact false for a stand-in that lists by directories and fails at the second page, replaces objects in two steps, and answers
+ *   a range of the first byte alone with everything: no client can make that right, and no production server does so
  */
-export function storeContract(open: () => Promise<TestStore>, { conditions = true } = {}): void {
+export function storeContract(open: () => Promise<TestStore>, { conditions = true, exact = true } = {}): void {
   let opened: TestStore;
   let store: Store;
   before(async () => {
@@ -56,11 +58,12 @@ export function storeContract(open: () => Promise<TestStore>, { conditions = tru
   test("ranges are exact, whoever asks at the same time", async () => {
     const body = randomBytes(3 * 1024 * 1024 + 17);
     await store.put("v1/blobs/range", body, { sha256: sha256(body) }, signal);
-    const ranges = [...Array(24).keys()].map((index) => ({ offset: index * 131_000, length: 1 + index * 4099 }));
+    const ranges = [...Array(24).keys()].map((index) => ({ offset: index * 131_000, length: 2 + index * 4099 }));
+    const first = exact ? [{ offset: 0, length: 1 }] : [];
     const last = { offset: body.length - 1, length: 1 };
     const whole = { offset: 0, length: body.length };
     await Promise.all(
-      [...ranges, last, whole].map(async ({ offset, length }) => {
+      [...ranges, ...first, last, whole].map(async ({ offset, length }) => {
         const range = await store.getRange("v1/blobs/range", offset, length, signal);
         assert.ok(range.equals(body.subarray(offset, offset + length)), `${length} bytes at ${offset}`);
       }),
@@ -97,10 +100,11 @@ export function storeContract(open: () => Promise<TestStore>, { conditions = tru
     // '-' and '.' come before '/', and '0' after it, so an order by directories would differ.
     const keys = ["v1/l/a-b", "v1/l/a.b", "v1/l/a/1", "v1/l/a/2", "v1/l/a0", "v1/l/b/c/d", "v1/lx"];
     for (const key of keys.toReversed()) await put(key, bytes(key));
-    assert.deepEqual(keysOf(await list("v1/l")), keys);
-    assert.deepEqual(keysOf(await list("v1/l/")), keys.slice(0, 6));
-    assert.deepEqual(keysOf(await list("v1/l/a/")), ["v1/l/a/1", "v1/l/a/2"]);
-    assert.deepEqual(keysOf(await list("v1/l/a")), keys.slice(0, 5));
+    const listed = async (prefix: string) => (exact ? keysOf(await list(prefix)) : keysOf(await list(prefix)).sort());
+    assert.deepEqual(await listed("v1/l"), keys);
+    assert.deepEqual(await listed("v1/l/"), keys.slice(0, 6));
+    assert.deepEqual(await listed("v1/l/a/"), ["v1/l/a/1", "v1/l/a/2"]);
+    assert.deepEqual(await listed("v1/l/a"), keys.slice(0, 5));
     assert.deepEqual(keysOf(await list("v1/nothing/")), []);
     assert.deepEqual(
       (await list("v1/l/a/")).map(({ size }) => size),
@@ -109,7 +113,7 @@ export function storeContract(open: () => Promise<TestStore>, { conditions = tru
     assert.ok(keysOf(await list("")).includes("v1/l/b/c/d"));
   });
 
-  test("lists more than a page of a thousand", async () => {
+  test("lists more than a page of a thousand", { skip: !exact }, async () => {
     const keys = [...Array(1037).keys()].map((index) => `v1/many/${String(index).padStart(5, "0")}`);
     for (let at = 0; at < keys.length; at += 64) {
       await Promise.all(keys.slice(at, at + 64).map((key) => put(key, bytes("x"))));
@@ -134,7 +138,7 @@ export function storeContract(open: () => Promise<TestStore>, { conditions = tru
     assert.notEqual(next.etag, etag);
   });
 
-  test("a reader sees the old object or the new one, never a mixture", async () => {
+  test("a reader sees the old object or the new one, never a mixture", { skip: !exact }, async () => {
     const bodies = [1, 2, 3, 4].map((fill) => Buffer.alloc(512 * 1024, fill));
     await put("v1/a/replaced", bodies[0]!);
     let writing = true;

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { describe, test } from "node:test";
 import { DirectoryStore } from "../../src/registry/stores/directory.ts";
 import { isMvmError } from "../support/errors.ts";
+import { startS3rver, startVersitygw, useS3Store, VERSITYGW } from "../support/s3-server.ts";
 import { useDirectoryStore } from "../support/stores.ts";
 import { storeContract } from "./store-contract.ts";
 
@@ -87,4 +88,20 @@ describe("directory", () => {
     await assert.rejects(waiting, { name: "AbortError" });
     assert.deepEqual(readdirSync(join(root, "v1")).sort(), [".lock-tag", "tag"]);
   });
+});
+
+describe("s3rver, an S3 server without conditional writes", () => {
+  storeContract(() => useS3Store(startS3rver), { conditions: false, exact: false });
+});
+
+const skip = VERSITYGW === undefined && "MVM_TEST_VERSITYGW is not set; .ci/run builds versitygw and sets it";
+
+describe("versitygw, a production S3 server", { skip }, () => {
+  storeContract(() => useS3Store(startVersitygw));
+});
+
+describe("versitygw with a prefix, TLS of a private authority, the bucket in the host's name", { skip }, () => {
+  storeContract(() =>
+    useS3Store(() => startVersitygw({ tls: true }), { prefix: "team/a", addressing: "virtual-host" }),
+  );
 });

@@ -16,7 +16,9 @@ export async function whyNoFirecrackerGuests(): Promise<string | false> {
   if (!binary) return "there is no Firecracker here (MVM_FC_BIN, or `firecracker` on the PATH)";
   const scratch = mkdtempSync(join(tmpdir(), "mvm-fc-probe-"));
   try {
-    return (await runTinyGuest(binary, scratch)) ? false : "Firecracker runs no guest here: KVM does not work";
+    return (await runTinyGuest(binary, scratch, { timeoutMs: 20_000 }))
+      ? false
+      : "Firecracker runs no guest here: KVM does not work";
   } finally {
     rmSync(scratch, { recursive: true, force: true });
   }
@@ -44,6 +46,11 @@ export interface FirecrackerVms extends Disposable {
   ticks(config: VmConfig): number;
 }
 
+/** The driver of useFirecrackerVms, in a process of its own too. */
+export function driverIn(root: string): Driver {
+  return createFirecrackerDriver({ paths: { dataDir: root, cache: join(root, "cache") }, env: process.env });
+}
+
 /**
  * A driver for the real Firecracker, which takes this machine's KVM for usable: what its own probe may refuse to run a
  * template on is good enough for guests of ten instructions.
@@ -60,7 +67,7 @@ export async function useFirecrackerVms(): Promise<FirecrackerVms> {
   writeFileSync(join(cacheDir, "firecracker.json"), JSON.stringify(known));
   writeFileSync(join(root, "kernel"), elfKernel(TICKING));
   writeFileSync(join(root, "rootfs"), Buffer.alloc(4096));
-  const driver = createFirecrackerDriver({ cacheDir, env: { ...process.env, MVM_FC_BIN: binary } });
+  const driver = driverIn(root);
   return {
     root,
     driver,

@@ -1,8 +1,9 @@
 import { parseTemplateName, shortRevision } from "../../../core/names.ts";
 import { formatMs } from "../../../core/sizes.ts";
+import { supportsConditions } from "../../../registry/conditions.ts";
 import { DEFAULT_TAG, parseTag } from "../../../registry/keys.ts";
 import { type PushOutcome, pushTemplate } from "../../../registry/push.ts";
-import { openStore, supportsConditions } from "../../../registry/settings.ts";
+import { openStore } from "../../../registry/settings.ts";
 import { describeTotals } from "../../../registry/transfer.ts";
 import { signingKey } from "../../../registry/trust.ts";
 import { flag, type Page, textOption } from "../../page.ts";
@@ -32,6 +33,7 @@ export const page: Page = {
     const key = textOption(options, "key");
     const signs = flag(options, "sign") || key !== undefined;
     const store = await openStore(cli);
+    const conditions = await supportsConditions(cli, store);
     const outcome = await pushTemplate(cli, store, {
       template,
       ...(revision === undefined ? {} : { revision }),
@@ -39,7 +41,7 @@ export const page: Page = {
       snapshots: options["snapshot"] !== false,
       ...(signs ? { signingKey: signingKey(cli, key) } : {}),
       allowRollback: flag(options, "allowRollback"),
-      conditionalWrites: await supportsConditions(cli, store),
+      conditionalWrites: conditions.ifAbsent && conditions.ifMatch,
     });
     cli.print(outcome, () => describe(outcome));
   },

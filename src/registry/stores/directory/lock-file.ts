@@ -1,7 +1,7 @@
 import { link, open, rename, rm, stat } from "node:fs/promises";
 import { basename } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
 import { isErrno, MvmError } from "../../../core/errors.ts";
+import { pause } from "../pause.ts";
 import type { Folder } from "./folder.ts";
 import { temporaryName } from "./names.ts";
 
@@ -56,7 +56,7 @@ async function takeLock(folder: Folder, path: string, signal: AbortSignal): Prom
       await breakStaleLock(folder, path);
       checkStaleAt = performance.now() + STALE_CHECK_MS;
     }
-    await delay(5 + Math.random() * 20, undefined, { signal });
+    await pause(5 + Math.random() * 20, signal);
   }
 }
 

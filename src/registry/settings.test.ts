@@ -1,0 +1,152 @@
+import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, test } from "node:test";
+import { inspect } from "node:util";
+import { useDataDirectory } from "../../test/support/data-directory.ts";
+import { isMvmError } from "../../test/support/errors.ts";
+import { ensureDirectory, writeFileAtomic } from "../core/files.ts";
+import { openStore, registryPlace } from "./settings.ts";
+
+const NO_AWS = { AWS_REGION: undefined, AWS_DEFAULT_REGION: undefined };
+
+/** The settings that an environment (without its common beginning) and a config.json give. */
+function place(variables: Record<string, string>, registry?: object) {
+  using directory = useDataDirectory();
+  if (registry) {
+    ensureDirectory(directory.paths.dataDir);
+    writeFileAtomic(join(directory.paths.dataDir, "config.json"), JSON.stringify({ version: 1, registry }));
+  }
+  const own = Object.entries(variables).map(([name, value]) => [`MVM_TEMPLATE_REGISTRY_${name}`, value]);
+  return registryPlace({ ...directory.ctx, env: { ...NO_AWS, ...Object.fromEntries(own) } });
+}
+
+function s3(variables: Record<string, string>, registry?: object) {
+  const found = place(variables, registry);
+  assert.equal(found.kind, "s3");
+  return found.kind === "s3" ? found.options : assert.fail();
+}
+
+const MINIMAL = { ENDPOINT: "https://s3.example.com", BUCKET: "b-1", ACCESS_KEY_ID: "id", SECRET_ACCESS_KEY: "secret" };
+
+describe("registry settings", () => {
+  test("a directory", async () => {
+    assert.deepEqual(place({ ENDPOINT: "file:///srv/my%20templates" }), {
+      kind: "directory",
+      root: "/srv/my templates",
+    });
+    using directory = useDataDirectory();
+    const env = { MVM_TEMPLATE_REGISTRY_ENDPOINT: "file:///srv/templates" };
+    assert.equal((await openStore({ ...directory.ctx, env })).description, "/srv/templates");
+  });
+
+  test("S3: what is not said has a default", async () => {
+    const { endpoint, bucket, region, prefix, addressing, credentials, ca } = s3(MINIMAL);
+    assert.equal(endpoint.href, "https://s3.example.com/");
+    assert.deepEqual([bucket, region, prefix, addressing, ca], ["b-1", "us-east-1", "", "path", undefined]);
+    assert.deepEqual(await credentials(), { accessKeyId: "id", secretAccessKey: "secret", sessionToken: undefined });
+  });
+
+  test("the environment comes before config.json, and credentials are never mixed", async () => {
+    const stored = {
+      endpoint: "http://stored:9000",
+      bucket: "stored",
+      region: "eu-1",
+      prefix: "/team/a/",
+      accessKeyId: "stored-id",
+      secretAccessKey: "stored-secret",
+      sessionToken: "stored-token",
+    };
+    const mixed = s3({ BUCKET: "given", ACCESS_KEY_ID: "id", SECRET_ACCESS_KEY: "secret" }, stored);
+    assert.equal(mixed.endpoint.host, "stored:9000");
+    assert.deepEqual([mixed.bucket, mixed.region, mixed.prefix], ["given", "eu-1", "team/a"]);
+    assert.deepEqual(await mixed.credentials(), {
+      accessKeyId: "id",
+      secretAccessKey: "secret",
+      sessionToken: undefined,
+    });
+    assert.equal((await s3({}, stored).credentials()).sessionToken, "stored-token");
+    assert.throws(() => s3({ ACCESS_KEY_ID: "id" }, stored), isMvmError("REGISTRY_NOT_CONFIGURED"));
+  });
+
+  test("AWS has the bucket in the host's name", () => {
+    const aws = { ...MINIMAL, ENDPOINT: "https://s3.eu-central-1.amazonaws.com" };
+    assert.equal(s3(aws).addressing, "virtual-host");
+    assert.equal(s3({ ...aws, BUCKET: "with.dots" }).addressing, "path");
+    assert.equal(s3({ ...aws, ADDRESSING: "path" }).addressing, "path");
+  });
+
+  test("nothing configured: the shortest way on", () => {
+    assert.throws(
+      () => place({}),
+      (error) => {
+        assert.ok(isMvmError("REGISTRY_NOT_CONFIGURED")(error));
+        assert.match(String((error as { hint?: string }).hint), /export MVM_TEMPLATE_REGISTRY_ENDPOINT=file:\/\//);
+        return true;
+      },
+    );
+    assert.throws(() => place({ ENDPOINT: "https://s3.example.com" }), isMvmError("REGISTRY_NOT_CONFIGURED"));
+  });
+
+  test("what can't be is refused, and no secret repeated", () => {
+    const wrong: Record<string, string>[] = [
+      { ENDPOINT: "s3.example.com" },
+      { ENDPOINT: "ftp://s3.example.com" },
+      { ENDPOINT: "https://id:the-secret@s3.example.com" },
+      { ENDPOINT: "https://s3.example.com/?X-Amz-Signature=the-secret" },
+      { ENDPOINT: "https://s3.example.com/a%0ab" },
+      { ENDPOINT: "file://srv/templates" },
+      { ENDPOINT: "file:///srv/a%2fb" },
+      { BUCKET: "../b" },
+      { BUCKET: "b/c" },
+      { PREFIX: "a//b" },
+      { PREFIX: "../a" },
+      { PREFIX: "a b" },
+      { ADDRESSING: "host" },
+      { CA_FILE: "ca.pem" },
+      { CA_FILE: "/no/such/file" },
+      { CA_FILE: import.meta.filename },
+    ];
+    for (const variables of wrong) {
+      assert.throws(
+        () => place({ ...MINIMAL, ...variables }),
+        (error) => isMvmError("REGISTRY_SETTINGS")(error) && !inspect(error).includes("the-secret"),
+        JSON.stringify(variables),
+      );
+    }
+  });
+
+  test("a misspelt key in config.json is named", () => {
+    assert.throws(
+      () => place({}, { endpiont: "x" }),
+      (error) => {
+        assert.ok(isMvmError("CORRUPT_FILE")(error));
+        assert.match(String(error), /config\.json.*endpiont/s);
+        return true;
+      },
+    );
+  });
+
+  test("without credentials, AWS's default ones are taken, or their absence explained", async () => {
+    using directory = useDataDirectory();
+    const { ENDPOINT, BUCKET } = MINIMAL;
+    const { credentials } = s3({ ENDPOINT, BUCKET });
+    const file = join(directory.root, "credentials");
+    writeFileSync(file, "[default]\naws_access_key_id = from-file\naws_secret_access_key = of-file\n");
+    const saved = { ...process.env };
+    try {
+      for (const name of Object.keys(process.env)) if (name.startsWith("AWS_")) delete process.env[name];
+      Object.assign(process.env, {
+        AWS_EC2_METADATA_DISABLED: "true",
+        AWS_CONFIG_FILE: "/dev/null",
+        AWS_SHARED_CREDENTIALS_FILE: file,
+      });
+      assert.equal((await credentials()).secretAccessKey, "of-file");
+      process.env["AWS_SHARED_CREDENTIALS_FILE"] = "/dev/null";
+      const none = s3({ ENDPOINT, BUCKET }).credentials();
+      await assert.rejects(none, isMvmError("REGISTRY_NOT_CONFIGURED"));
+    } finally {
+      process.env = saved;
+    }
+  });
+});
