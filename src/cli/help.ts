@@ -7,6 +7,7 @@ const OF_THE_MACHINE = new Set(["doctor", "setup", "status", "export", "completi
 /** `mvmctl --help`: the main job first, then all commands. */
 export function overview(): string {
   const templates = COMMANDS.filter(({ path }) => path.startsWith("template "));
+  const registry = COMMANDS.filter(({ path }) => path.startsWith("registry "));
   const others = COMMANDS.filter(({ path }) => !path.includes(" ") && !OF_THE_MACHINE.has(path));
   const machine = COMMANDS.filter(({ path }) => OF_THE_MACHINE.has(path));
   return `mvmctl builds microVM templates from Nix flakes, snapshots them healthy, and restores them in a fraction of a second.
@@ -17,6 +18,8 @@ export function overview(): string {
 
 Templates:
 ${list(templates)}
+Registry:
+${list(registry)}
 Instances:
 ${list(others)}
 This machine, and fleets of them:

@@ -63,8 +63,19 @@ export async function main(argv: readonly string[]): Promise<number> {
     stderr.write(json ? errorJson(asUsage(error)) : renderError(asUsage(error), style, debug));
     return exitCodeOf(error);
   } finally {
+    // Whoever reads a pipe slowly gets everything: our caller ends the process, which drops what still waits.
+    await Promise.all([written(stdout), written(stderr)]);
     stopListening();
   }
+}
+
+/** Resolves when everything was written, or nobody can read it any more. */
+function written(stream: NodeJS.WriteStream): Promise<void> {
+  if (stream.writableLength === 0 || stream.destroyed) return Promise.resolve();
+  return new Promise((resolve) => {
+    stream.once("close", resolve);
+    stream.write("", () => resolve());
+  });
 }
 
 /** A reader of our data that had enough (`| head`) ends us, cleanly; work goes on when only its progress is not read. */
