@@ -15,7 +15,7 @@ import { useDataDirectory } from "../support/data-directory.ts";
 import { isMvmError } from "../support/errors.ts";
 import { type FaultProxy, startFaultProxy } from "../support/fault-proxy.ts";
 import { type S3Server, startS3rver, startVersitygw, VERSITYGW } from "../support/s3-server.ts";
-import { freePort } from "../support/wait.ts";
+import { freePort, until as untilTrue } from "../support/wait.ts";
 
 const signal = new AbortController().signal;
 const KEY = "v1/blobs/some";
@@ -100,6 +100,20 @@ describe("a store behind faults", () => {
       for (const result of await Promise.allSettled(waiting)) {
         assert.equal(result.status === "rejected" && result.reason, reason);
       }
+    });
+
+    test("more requests at once than connections wait for one", async () => {
+      let release = () => {};
+      const until = new Promise<void>((resolve) => {
+        release = resolve;
+      });
+      const patient = storeWith({ idleMs: 600_000 });
+      proxy.on({ times: 64 }, { kind: "hold", until });
+      const reads = [...Array(80).keys()].map(() => patient.get("v1/small", 100, signal));
+      await untilTrue("all connections are taken", () => asked().length === 64);
+      release();
+      for (const read of await Promise.all(reads)) assert.equal(read?.bytes.toString(), "small");
+      assert.equal(asked().length, 80);
     });
 
     test("a write whose answer was lost is written once more", async () => {

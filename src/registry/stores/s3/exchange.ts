@@ -83,7 +83,7 @@ export function exchange(
     const { agent, hostname, port, secure, idleMs } = connection;
     const { method, path, headers } = request;
     const outgoing = (secure ? https : http).request({ agent, hostname, port, method, path, headers, setHost: false });
-    const timer = setTimeout(() => fail(new Stalled(idleMs)), idleMs);
+    let timer: NodeJS.Timeout | undefined;
     const onAbort = () => fail(signal.reason);
     const settle = () => {
       clearTimeout(timer);
@@ -96,7 +96,10 @@ export function exchange(
     };
     signal.addEventListener("abort", onAbort, { once: true });
     outgoing.on("error", fail);
-    outgoing.on("socket", () => timer.refresh());
+    // Not before: a request may wait for one of the connections to be free.
+    outgoing.on("socket", () => {
+      if (!outgoing.destroyed) timer = setTimeout(() => fail(new Stalled(idleMs)), idleMs);
+    });
     outgoing.on("response", (incoming) => {
       incoming.on("error", () => fail(new BrokenOff()));
       const answer = { status: incoming.statusCode ?? 0, headers: incoming.headers };
@@ -105,7 +108,7 @@ export function exchange(
       try {
         const sink = receive(answer);
         incoming.on("data", (piece: Buffer) => {
-          timer.refresh();
+          timer?.refresh();
           received += piece.length;
           try {
             sink(piece);
@@ -124,7 +127,7 @@ export function exchange(
         if (!outgoing.writableFinished) outgoing.destroy(); // answered before it had read our body
       });
     });
-    if (request.body) Readable.from(pieces(request.body, () => timer.refresh())).pipe(outgoing);
+    if (request.body) Readable.from(pieces(request.body, () => timer?.refresh())).pipe(outgoing);
     else outgoing.end();
   });
 }
