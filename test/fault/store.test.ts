@@ -70,6 +70,14 @@ describe("a store behind faults", () => {
       });
     }
 
+    test("a body without a length may have been cut, and is not taken", async () => {
+      const rule = proxy.on({ method: "GET", times: Infinity }, { kind: "undeclared", after: 3 });
+      await assert.rejects(store.get("v1/small", 100, signal), isMvmError("REGISTRY_SHORT_READ"));
+      assert.equal(rule.used, quick.attempts);
+      // Of a range we know the length ourselves.
+      assert.equal((await store.getRange("v1/small", 0, 5, signal)).toString(), "small");
+    });
+
     test("cut again and again it fails, and says so", async () => {
       const rule = proxy.on({ method: "GET", times: Infinity }, { kind: "cut", after: 10 });
       await assert.rejects(store.getRange(KEY, 0, 100, signal), isMvmError("REGISTRY_SHORT_READ"));
@@ -280,17 +288,20 @@ describe("a store behind faults", () => {
         await assert.rejects(call, (error) => {
           assert.ok(error instanceof MvmError);
           const all = inspect(error, { depth: 20, showHidden: true, getters: true });
-          for (const secret of [SECRET, "tok-en", "AWS4-HMAC", "Signature="]) {
+          for (const secret of [SECRET, "tok-en", "AWS4-HMAC", "Signature=", "rawPacket"]) {
             assert.ok(!all.includes(secret), all);
           }
           return true;
         });
       };
       await check(secretive.get("v1/small", 100, signal)); // the server does not know the key
-      const { authorization } = asked().at(-1)!.headers;
+      const { authorization, "x-amz-security-token": token } = asked().at(-1)!.headers;
+      assert.equal(token, "tok-en");
       assert.match(String(authorization), /AWS4-HMAC-SHA256 Credential=some-key-id/);
       proxy.on({}, answer(403, "AccessDenied", `you sent ${authorization} with ${SECRET} and tok-en`));
       await check(secretive.get("v1/small", 100, signal));
+      proxy.on({ times: 3 }, { kind: "excess", extra: 100 }); // what the parser says of it holds what was sent
+      await check(store.get("v1/small", 100, signal));
       proxy.on({ times: Infinity }, { kind: "cut", after: 0 });
       await check(secretive.get("v1/small", 100, signal));
       await check(secretive.put("v1/small", BODY, {}, signal));
