@@ -30,7 +30,9 @@ async function checkMicrovm({ binary, identity }: QemuFacts, signal: AbortSignal
 export function kvmCheck(without: string | undefined): Check {
   if (without === undefined) return ok("KVM", "a guest runs on it");
   const mend = /may not open/.test(without) ? `sudo usermod -aG ${groupOfKvm()} "$USER", and log in again` : undefined;
-  return warning("KVM", `${without}; guests are emulated, which is slower`, mend);
+  // What mends it has a line of its own.
+  const reason = mend ? without.replace(/ \([^)]*\)$/, "") : without;
+  return warning("KVM", `${reason}; guests are emulated, which is slower`, mend);
 }
 
 function groupOfKvm(): string {

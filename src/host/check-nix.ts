@@ -14,16 +14,20 @@ const TIMEOUT_MS = 60_000;
 export async function checkNix(env: NodeJS.ProcessEnv, signal: AbortSignal): Promise<Check[]> {
   const version = await askVersion(env, signal);
   if (!version) return [failed("Nix", "nix was not found", "mvmctl setup")];
-  const found = `${version}, ${howItBuilds(process.getuid?.() === 0, existsSync(DAEMON_SOCKET))}`;
-  const trap = process.getuid?.() === 0 ? emptyBuildGroup(readGroups()) : undefined;
+  const isRoot = process.getuid?.() === 0;
+  const hasDaemon = existsSync(DAEMON_SOCKET);
+  const found = `${version}, ${howItBuilds(isRoot, hasDaemon)}`;
+  const trap = isRoot ? emptyBuildGroup(readGroups()) : undefined;
   if (trap) return [failed("Nix", trap, "groupdel nixbld (root then builds as itself), or add users to the group")];
   try {
     await nix(["flake", "metadata", "--json", `path:${GUEST_LIBRARY}`], { env, signal, offline: true });
     return [ok("Nix", `${found}; flakes work`)];
   } catch (error) {
     signal.throwIfAborted();
-    const mend = error instanceof MvmError ? error.hint : undefined;
-    return [failed("Nix", `${found}; flakes can't be used: ${messageOf(error)}`, mend ?? NIX_INSTALL_HINT)];
+    const hint = error instanceof MvmError ? error.hint : undefined;
+    // Another user's /nix, and no daemon to build for others: setup installs one.
+    const mend = isRoot || hasDaemon ? (hint ?? NIX_INSTALL_HINT) : "mvmctl setup";
+    return [failed("Nix", `${found}; flakes can't be used: ${messageOf(error)}`, mend)];
   }
 }
 

@@ -24,10 +24,9 @@ describe("what the doctor makes of what it sees", () => {
     assert.equal(kvmCheck(undefined).state, "ok");
     const absent = kvmCheck("there is no /dev/kvm");
     assert.deepEqual([absent.state, absent.mend], ["warning", undefined]);
-    assert.match(
-      kvmCheck("you may not open /dev/kvm (add yourself to the group kvm)").mend ?? "",
-      /^sudo usermod -aG /,
-    );
+    const forbidden = kvmCheck("you may not open /dev/kvm (sudo usermod -aG kvm $USER, and log in again)");
+    assert.match(forbidden.mend ?? "", /^sudo usermod -aG /);
+    assert.match(forbidden.reason, /^you may not open \/dev\/kvm; guests are emulated/);
   });
 
   test("the one Firecracker whose guests go silent is warned of", () => {
