@@ -40,7 +40,7 @@ export class S3Store implements Store {
       });
     } catch (error) {
       if (isMissing(error)) return undefined;
-      throw await this.#client.failure(error, request);
+      throw this.#client.failure(error, request);
     }
   }
 
@@ -90,7 +90,7 @@ export class S3Store implements Store {
       if (error instanceof Refusal && error.status === 416) {
         throw objectTooShort(this.description, key, offset, length);
       }
-      throw await this.#client.failure(error, { doing });
+      throw this.#client.failure(error, { doing });
     }
   }
 
@@ -122,7 +122,7 @@ export class S3Store implements Store {
       });
     } catch (error) {
       const lost = condition && error instanceof Refusal && isConflict(error);
-      if (!lost) throw await this.#client.failure(error, request);
+      if (!lost) throw this.#client.failure(error, request);
       // The condition may fail because our first attempt worked, and only its answer was lost.
       const there = again ? await this.get(key, body.length, signal).catch(() => undefined) : undefined;
       if (there?.bytes.equals(body)) return { etag: there.etag };
@@ -140,7 +140,7 @@ export class S3Store implements Store {
       return { key, size, modifiedMs: Date.parse(headers["last-modified"] ?? "") || 0 };
     } catch (error) {
       if (isMissing(error, "HEAD")) return undefined;
-      throw await this.#client.failure(error, request);
+      throw this.#client.failure(error, request);
     }
   }
 
@@ -150,7 +150,7 @@ export class S3Store implements Store {
     try {
       await this.#client.send(request, this.#ignoreBody(request), signal);
     } catch (error) {
-      if (!isMissing(error)) throw await this.#client.failure(error, request);
+      if (!isMissing(error)) throw this.#client.failure(error, request);
     }
   }
 
@@ -190,7 +190,7 @@ export class S3Store implements Store {
       if (!page) throw this.#client.senseless(request.doing, "what it sent is no list of objects");
       return page;
     } catch (error) {
-      throw await this.#client.failure(error, request);
+      throw this.#client.failure(error, request);
     }
   }
 

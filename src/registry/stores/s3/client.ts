@@ -2,6 +2,7 @@ import aws4 from "aws4";
 import { sha256 } from "../../../core/digests.ts";
 import { MvmError } from "../../../core/errors.ts";
 import { MiB } from "../../../core/sizes.ts";
+import { orAborted } from "../pause.ts";
 import { type Answer, type Connection, exchange, openConnection, type Sink } from "./exchange.ts";
 import { s3Failure } from "./failures.ts";
 import { Refusal } from "./refusal.ts";
@@ -61,6 +62,8 @@ export class S3Client {
   readonly #host: string;
   /** What stands before a key in the request's path. */
   readonly #base: string;
+  /** What was last signed with, so that no message shows it. */
+  #secrets: readonly string[] = [];
 
   constructor(options: S3Options) {
     const { endpoint, bucket, prefix, addressing } = options;
@@ -95,7 +98,9 @@ export class S3Client {
   /** One attempt. @throws Refusal for anything but a success */
   async sendOnce(request: S3Request, receive: Receive, signal: AbortSignal): Promise<Answer> {
     const { method, key, query, body, bodySha256, headers } = request;
-    const credentials = withoutUndefined(await this.#options.credentials());
+    const { accessKeyId, secretAccessKey, sessionToken } = await orAborted(this.#options.credentials(), signal);
+    const credentials = { accessKeyId, secretAccessKey, ...(sessionToken && { sessionToken }) };
+    this.#secrets = Object.values(credentials);
     const bucket = this.#base.slice(0, -1) || "/"; // some servers sign `/bucket` where `/bucket/` was asked for
     const path = key === undefined ? bucket + queryText(query) : this.#base + this.prefix + key;
     const signed = aws4.sign(
@@ -138,10 +143,8 @@ export class S3Client {
   }
 
   /** What a failed request says to people; other errors pass through. */
-  async failure(error: unknown, { doing }: Pick<S3Request, "doing">): Promise<unknown> {
+  failure(error: unknown, { doing }: Pick<S3Request, "doing">): unknown {
     const { endpoint, bucket, region } = this.#options;
-    const known = await this.#options.credentials().catch(() => undefined);
-    const secrets = [known?.secretAccessKey, known?.sessionToken, known?.accessKeyId];
     return s3Failure(error, {
       doing,
       where: this.description,
@@ -149,7 +152,7 @@ export class S3Client {
       region,
       origin: endpoint.origin,
       host: this.#connection.hostname,
-      secrets: secrets.filter((secret) => secret !== undefined),
+      secrets: this.#secrets,
     });
   }
 }
@@ -168,8 +171,4 @@ function queryText(query: S3Request["query"]): string {
 /** As signatures want it: everything but RFC 3986's unreserved characters. */
 function encodeStrictly(text: string): string {
   return encodeURIComponent(text).replace(/[!'()*]/g, (c) => `%${c.charCodeAt(0).toString(16).toUpperCase()}`);
-}
-
-function withoutUndefined({ accessKeyId, secretAccessKey, sessionToken }: S3Credentials): aws4.Credentials {
-  return { accessKeyId, secretAccessKey, ...(sessionToken && { sessionToken }) };
 }
