@@ -13,7 +13,7 @@ import {
 } from "../core/process-identity.ts";
 import { lastLines } from "../core/text.ts";
 import { connectUnix } from "../core/unix-socket.ts";
-import type { PortForward, VmNetwork } from "../hypervisor/driver.ts";
+import type { Driver, PortForward, VmConfig, VmNetwork, VmRef } from "../hypervisor/driver.ts";
 import {
   enterPrefix,
   GATEWAY,
@@ -39,6 +39,29 @@ export interface NetworkOptions {
   readonly allow?: readonly string[];
   readonly env: NodeJS.ProcessEnv;
   readonly signal?: AbortSignal;
+}
+
+/**
+ * Starts a VM, in a network of its own where its hypervisor brings none. The network ends with the hypervisor, however that ends.
+ * @throws MvmError as startNetwork, and what `start` throws
+ */
+export async function startInNetwork(
+  driver: Driver,
+  config: VmConfig,
+  { env, signal }: Pick<NetworkOptions, "env" | "signal">,
+  start: (config: VmConfig) => Promise<VmRef>,
+): Promise<VmRef> {
+  if (driver.capabilities.userNetwork) return await start(config);
+  const { directory, ports } = config;
+  const network = await startNetwork({ directory, forwards: ports, env, ...(signal ? { signal } : {}) });
+  try {
+    return await start({ ...config, network });
+  } catch (error) {
+    await network.stop();
+    throw error;
+  } finally {
+    network.release();
+  }
 }
 
 /** A VM's own network. It lives as long as somebody holds `lifeline` open: nothing of it has a name on the host. */

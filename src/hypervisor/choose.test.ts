@@ -59,9 +59,3 @@ test("a Firecracker that was named and is not there is passed over with one line
     "Firecracker is not installed: there is no /nowhere/firecracker; QEMU is used instead",
   ]);
 });
-
-test("published ports are not for a hypervisor without a network", async () => {
-  using machine = useMachine({ firecracker: "echo 'Firecracker v1.15.1'" });
-  assert.equal((await chooseDriver(machine.ctx, undefined, { ports: true })).name, "qemu");
-  assert.match(machine.notes.join(), /published ports need a network/);
-});

@@ -14,8 +14,6 @@ type Host = Place & Pick<Context, "signal" | "report">;
 
 /** What the VM must be able to do, where hypervisors differ. */
 export interface Needs {
-  /** Published ports. */
-  readonly ports?: boolean;
   /** A hypervisor that can be locked up further. */
   readonly jail?: boolean;
 }
@@ -44,7 +42,7 @@ export async function chooseDriver(host: Host, wish?: string, needs: Needs = {})
   if (name !== undefined) return probed(host, driverNamed(host, name));
   if (needs.jail || host.env["MVM_FC_BIN"] || findFirecracker(host.paths, host.env)) {
     const driver = driverNamed(host, "firecracker");
-    const why = await whyNot(driver, needs, host.signal);
+    const why = await whyNot(driver, host.signal);
     if (why === undefined) return driver;
     if (needs.jail) throw why;
     host.report({ kind: "note", text: `${why.message}; QEMU is used instead` });
@@ -60,10 +58,7 @@ async function probed(host: Host, driver: Driver): Promise<Driver> {
   return driver;
 }
 
-async function whyNot(driver: Driver, needs: Needs, signal: AbortSignal): Promise<MvmError | undefined> {
-  if (needs.ports && !driver.capabilities.userNetwork) {
-    return new MvmError("PORTS_UNSUPPORTED", `${driver.name} is not used: published ports need a network of its own`);
-  }
+async function whyNot(driver: Driver, signal: AbortSignal): Promise<MvmError | undefined> {
   try {
     await driver.probe(signal);
     return undefined;

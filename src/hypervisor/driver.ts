@@ -35,6 +35,10 @@ export interface PortForward {
 export interface VmNetwork {
   /** Path of the network namespace that the hypervisor runs in, as nsenter(1) takes it. */
   readonly netns: string;
+  /** Put before the hypervisor's command, it starts it in the namespace; without one, nsenter(1) does. */
+  readonly prefix?: readonly string[];
+  /** The hypervisor's standard input, if the network ends with the last process that holds it. */
+  readonly lifeline?: number;
   /** The tap device in it: the same name for every VM. */
   readonly tap: string;
   readonly guestMac: string;

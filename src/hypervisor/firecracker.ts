@@ -59,12 +59,14 @@ export function createFirecrackerDriver(
       unprivileged: process.getuid?.() !== 0,
       jail,
     });
-    const network = config.network ? ["nsenter", `--net=${config.network.netns}`, "--"] : [];
+    const { network } = config;
+    const inNetwork = network ? (network.prefix ?? ["nsenter", `--net=${network.netns}`, "--"]) : [];
     return startVmProcess({
       directory,
-      command: [...network, ...parentDeathPrefix(options, host.env), ...command],
+      command: [...inNetwork, ...parentDeathPrefix(options, host.env), ...command],
       env: host.env,
       log: CONSOLE_LOG,
+      ...(network?.lifeline === undefined ? {} : { stdin: network.lifeline }),
       sockets: [join(RUN, "api.sock"), join(RUN, "v.sock")],
       installHint: FIRECRACKER_INSTALL_HINT,
       explainEnd,

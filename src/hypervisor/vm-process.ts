@@ -28,6 +28,8 @@ export interface VmProcess {
   readonly log: string;
   /** Opened for reading, it is the process's file descriptor 3. */
   readonly input?: string | undefined;
+  /** An open file that is its standard input; nothing otherwise. */
+  readonly stdin?: number;
   /** Names in `directory` that an earlier VM left, and that must be gone. */
   readonly sockets: readonly string[];
   readonly installHint: string;
@@ -52,7 +54,7 @@ export async function startVmProcess(start: VmProcess): Promise<VmRef> {
         // Nothing of the caller's environment reaches the hypervisor, so that no secret of it can end up in a VM's files.
         env: { PATH: env["PATH"], LANG: "C.UTF-8", [VM_DIRECTORY_VARIABLE]: directory },
         detached: true,
-        stdio: ["ignore", log, log, ...(input === undefined ? [] : [input])],
+        stdio: [start.stdin ?? "ignore", log, log, ...(input === undefined ? [] : [input])],
       },
       start.installHint,
     );

@@ -10,7 +10,7 @@ import { makeStagingDirectory, sweepStaging } from "../core/staging.ts";
 import type { AgentClient } from "../guest/agent-client.ts";
 import { newIdentity } from "../guest/identity.ts";
 import { chooseDriver } from "../hypervisor/choose.ts";
-import type { Driver, HypervisorIdentity, PortForward, SnapshotFiles, VmRef } from "../hypervisor/driver.ts";
+import type { Driver, HypervisorIdentity, PortForward, SnapshotFiles, VmConfig, VmRef } from "../hypervisor/driver.ts";
 import { currentRevision, readRevision, type StoredRevision } from "../template/revisions.ts";
 import { damageOf, readSnapshots, type StoredSnapshot } from "../template/snapshots.ts";
 import { type VmSizes, vmConfigOf } from "../template/vm-config.ts";
@@ -75,7 +75,6 @@ export async function runInstance(ctx: Context, request: RunRequest): Promise<Ru
   sweepStaging(ctx.paths.instances);
   const revision = revisionToRun(ctx, request);
   const driver = await chooseDriver(ctx, request.hypervisor, {
-    ports: request.ports.length > 0,
     jail: request.jail === true,
   });
   requireCapabilities(driver, request);
@@ -277,12 +276,24 @@ async function startVm({ ctx, plan, driver, directory, revision, sizes, request,
     dieWithParent: request.dieWithParent ?? false,
     ...(request.jail ? { jail: jailFor(directory, sizes) } : {}),
   };
-  const vm =
+  const start = (vmConfig: VmConfig) =>
     plan.start === "restored"
-      ? await driver.restore(config, snapshotFiles(plan.snapshot), options)
-      : await driver.boot(config, options);
+      ? driver.restore(vmConfig, snapshotFiles(plan.snapshot), options)
+      : driver.boot(vmConfig, options);
+  const vm = driver.capabilities.userNetwork ? await start(config) : await startOnTap(ctx, driver, config, start);
   writeRecord(directory, { ...record, process: vm.process });
   return vm;
+}
+
+/** For hypervisors that bring no network. Loaded when it is needed: a start must not pay for what it does not use. */
+async function startOnTap(
+  ctx: Context,
+  driver: Driver,
+  config: VmConfig,
+  start: (config: VmConfig) => Promise<VmRef>,
+): Promise<VmRef> {
+  const { startInNetwork } = await import("../host/network.ts");
+  return await startInNetwork(driver, config, ctx, start);
 }
 
 function snapshotFiles({ directory, snapshot }: StoredSnapshot): SnapshotFiles {

@@ -14,6 +14,7 @@ import { bootAndConnect } from "../guest/first-contact.ts";
 import { waitHealthy } from "../guest/health.ts";
 import { newIdentity } from "../guest/identity.ts";
 import { createDataDisk } from "../host/data-disk.ts";
+import { startInNetwork } from "../host/network.ts";
 import type { Driver, HypervisorIdentity, VmRef } from "../hypervisor/driver.ts";
 import { writeChunkIndex } from "./chunk-index.ts";
 import { digestOf, type Manifest } from "./revision.ts";
@@ -122,7 +123,9 @@ async function bootAndFreeze(
   const memoryFile = join(files, MEMORY);
   const boot = async () => {
     rmSync(memoryFile, { force: true });
-    const vm = await driver.boot(config, { memoryFile, dieWithParent: true });
+    const vm = await startInNetwork(driver, config, ctx, (inNetwork) =>
+      driver.boot(inNetwork, { memoryFile, dieWithParent: true }),
+    );
     onStarted(vm);
     begin("wait for the agent", "Waiting for the guest's agent");
     return vm;

@@ -1,19 +1,21 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import { connect } from "node:net";
 import { join } from "node:path";
 import { before, test } from "node:test";
 import { allocatedBytes } from "../../src/core/digests.ts";
 import { findProgram, run, spawnChecked } from "../../src/core/process.ts";
-import { findVmProcesses, isAlive } from "../../src/core/process-identity.ts";
+import { findVmProcesses, isAlive, signalProcess } from "../../src/core/process-identity.ts";
 import { MiB } from "../../src/core/sizes.ts";
+import { startInNetwork } from "../../src/host/network.ts";
 import type { SnapshotFiles, VmConfig, VmRef } from "../../src/hypervisor/driver.ts";
 import { jailerBeside } from "../../src/hypervisor/firecracker-jail.ts";
 import { confinedCommand } from "../../src/hypervisor/firecracker-namespace.ts";
 import { firecrackerFeatures } from "../../src/hypervisor/firecracker-version.ts";
 import { type FirecrackerVms, useFirecrackerVms, whyNoFirecrackerGuests } from "../support/firecracker-vm.ts";
 import { findFirecracker } from "../support/real-firecracker.ts";
-import { until } from "../support/wait.ts";
+import { freePort, until } from "../support/wait.ts";
 
 /** The driver with a real Firecracker, and guests of a few instructions: they run on KVMs that no kernel would boot on. */
 
@@ -158,6 +160,36 @@ test("a VM runs in the network namespace it is given, with the tap in it, and so
   }
 });
 
+test("the network that a VM is started in ends with it, and its clones have one each", {
+  skip: noTap || (findProgram("slirp4netns", process.env) ? false : "needs slirp4netns"),
+}, async () => {
+  using vms = await useFirecrackerVms();
+  const { driver } = vms;
+  const memory = join(vms.root, "mem.bin");
+  const vmstate = join(vms.root, "vmstate.bin");
+  const options = { env: process.env };
+  const captured = await startInNetwork(driver, vms.config("a"), options, (config) =>
+    driver.boot(config, { memoryFile: memory }),
+  );
+  await driver.pause(captured, "snapshot");
+  await driver.snapshot(captured, { vmstate, memory });
+  await driver.kill(captured);
+  const clones = [];
+  for (const [index, name] of ["b", "c"].entries()) {
+    const hostPort = await freePort();
+    const ports = [{ hostAddress: "127.0.0.1", hostPort, guestPort: 80 }];
+    const start = (config: VmConfig) => driver.restore(config, { vmstate, memory });
+    clones.push(await startInNetwork(driver, { ...vms.config(name), ports }, options, start));
+    // Somebody takes connections for the guest, although this one has nobody to answer.
+    await until("the port is published", () => connects(hostPort));
+    assert.ok(isAlive(clones[index]!.process));
+  }
+  for (const clone of clones) {
+    signalProcess(clone.process, "SIGKILL");
+    await until("its network ends with it", () => findVmProcesses(clone.directory).length === 0);
+  }
+});
+
 test("another user than root runs it in a namespace too", {
   skip: skip || (isRoot ? false : "needs root"),
 }, async () => {
@@ -235,5 +267,13 @@ for (const jailed of [false, true]) {
     child.kill("SIGKILL");
     await until("the VM ends", () => findVmProcesses(vms.root).length === 0 && !running.some(isAlive));
     if (jailed) assert.equal((await run("ps", ["-o", "pid=", "-u", String(jail.uid)])).stdout, "");
+  });
+}
+
+function connects(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(port, "127.0.0.1", () => resolve(true));
+    socket.on("error", () => resolve(false));
+    socket.on("connect", () => socket.destroy());
   });
 }

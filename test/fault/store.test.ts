@@ -167,6 +167,13 @@ describe("a store behind faults", () => {
       assert.equal(asked().length, 3, "a refused body is not asked for again");
     });
 
+    test("an endless error, and an endless answer to a write, are not read to their end", async () => {
+      proxy.on({ times: Infinity }, { kind: "endless" });
+      await assert.rejects(store.get("v1/no-such", 1000, signal), isMvmError("REGISTRY_UNREACHABLE"));
+      await assert.rejects(store.put("v1/other", BODY, {}, signal), isMvmError("REGISTRY_PROTOCOL"));
+      assert.equal(asked().length, 2);
+    });
+
     test("a list that is none, or goes round in circles, is refused", async () => {
       proxy.on({ path: /list-type/ }, { kind: "answer", status: 200, body: "<html>Welcome</html>" });
       await assert.rejects(Array.fromAsync(store.list("v1/", signal)), isMvmError("REGISTRY_PROTOCOL"));
