@@ -2,8 +2,8 @@
  * Measures what the product promises, each against the bare tool that does the same work, in the same run: `npm run bench`.
  * Prints a table; exits with 1 if a promise is not kept. Run it on a machine that does nothing else.
  */
-import { cpSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { cpus, tmpdir } from "node:os";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { renderDocument } from "../src/core/documents.ts";
@@ -13,14 +13,16 @@ import { resolvePaths } from "../src/core/paths.ts";
 import { run } from "../src/core/process.ts";
 import { TEMPLATE_DEFAULTS } from "../src/template/spec.ts";
 import { bareTool, endVms } from "./bare.ts";
-import { median, timeAll, timeProcess, type Verdict } from "./measure.ts";
+import { median, timeAll, timeProcess } from "./measure.ts";
+import { unpackPackage } from "./package.ts";
+import { report, type Verdict } from "./report.ts";
 
 const { values } = parseArgs({ options: { rounds: { type: "string", default: "20" } } });
 const ROUNDS = Number(values.rounds);
 const COLD_ROUNDS = Math.max(3, Math.round(ROUNDS / 4));
 const REPOSITORY = join(import.meta.dirname, "..");
 const work = mkdtempSync(join(tmpdir(), "mvm-bench-"));
-const LAUNCHER = join(work, "package", "bin", "mvmctl.js");
+const LAUNCHER = unpackPackage(join(work, "package"));
 const env = { ...process.env, NO_COLOR: "1", MVM_DATA_DIR: join(work, "data") };
 const paths = resolvePaths(env);
 const template = parseTemplateName("hello");
@@ -114,13 +116,6 @@ async function sixteenAtOnce(): Promise<Verdict[]> {
   ];
 }
 
-/** What is measured is what is published: the compiled package, not the sources of this clone. */
-function unpackPackage(): void {
-  for (const part of ["bin", "dist", "nix", "package.json"]) {
-    cpSync(join(REPOSITORY, part), join(work, "package", part), { recursive: true });
-  }
-}
-
 /** Bytes that a directory takes on the disk. */
 async function allocated(directory: string): Promise<number> {
   return Number((await run("du", ["-s", "-B1", directory])).stdout.split("\t")[0]);
@@ -184,19 +179,7 @@ function makeTemplates(directory: string, count: number): void {
   }
 }
 
-function report(verdicts: readonly Verdict[]): void {
-  const lines = verdicts.map(
-    ({ what, measured, bare, promise, kept }) =>
-      `| ${what} | ${measured} | ${bare} | ${promise} | ${kept ? "yes" : "NO"} |`,
-  );
-  process.stdout.write(
-    `| what | mvmctl | bare | promise | kept |\n| --- | --- | --- | --- | --- |\n${lines.join("\n")}\n`,
-  );
-  process.stdout.write(`\nMedians. ${cpus().length} cores, ${cpus()[0]?.model ?? "unknown"}.\n`);
-}
-
 try {
-  unpackPackage();
   note("building the template");
   await mvmctl("template", "create", template, "--flake", join(REPOSITORY, "examples", "hello"), "--mem", "512");
   await mvmctl("template", "build", template, "--snapshot");
@@ -207,7 +190,6 @@ try {
     ...(await startUp()),
   ];
   report(verdicts);
-  process.exitCode = verdicts.every(({ kept }) => kept) ? 0 : 1;
 } finally {
   await endVms(work);
   rmSync(work, { recursive: true, force: true });

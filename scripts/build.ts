@@ -18,6 +18,8 @@ await build({
   splitting: true,
   format: "esm",
   platform: "node",
+  // Large, and needed only by who keeps credentials where AWS's tools do.
+  external: ["@aws-sdk/credential-provider-node"],
   target: "node24",
   // CommonJS dependencies ask for Node's own modules with require().
   banner: {

@@ -28,6 +28,10 @@ missing_packages() {
   has mkfs.ext4 || echo e2fsprogs
   has setpriv || echo util-linux
   has git || echo git
+  # A VM's own network; socat is the guest in its tests.
+  has slirp4netns || echo slirp4netns
+  has ip || echo iproute2
+  has socat || echo socat
   # The tests make a private certificate authority.
   has openssl || echo openssl
   # script(1), through which the tests use a terminal.

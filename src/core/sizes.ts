@@ -9,7 +9,8 @@ export const LIMITS = {
   dataDiskMiB: { min: 0, max: 16 * 1024 * 1024 },
 } as const;
 
-function parseWhole(option: string, text: string, unit: string, bounds: { min: number; max: number }): number {
+/** A whole number that an option takes. @throws MvmError `INVALID_SIZE` */
+export function parseWhole(option: string, text: string, unit: string, bounds: { min: number; max: number }): number {
   const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
   if (value >= bounds.min && value <= bounds.max) return value;
   const why = Number.isNaN(value) ? "is not a whole number" : `is not between ${bounds.min} and ${bounds.max}`;

@@ -1,6 +1,11 @@
 /** Commands that need no Linux: they are answered where they are typed. `setup` makes the VM. */
 const LOCAL_COMMANDS = new Set(["help", "completions", "setup"]);
 
+/** Whether commands run in a Lima VM here. */
+export function usesLima(env: NodeJS.ProcessEnv, platform: NodeJS.Platform = process.platform): boolean {
+  return platform !== "linux" || env["MVM_LIMA"] === "force";
+}
+
 /**
  * Whether a command line runs in the Lima VM: on every system but Linux, and on Linux with `MVM_LIMA=force` (for tests).
  * This is all that the rest of mvmctl knows of Lima; what it takes is in lima/, and loaded on such hosts alone.
@@ -10,7 +15,7 @@ export function runsInLima(
   env: NodeJS.ProcessEnv,
   platform: NodeJS.Platform = process.platform,
 ): boolean {
-  if (platform === "linux" && env["MVM_LIMA"] !== "force") return false;
+  if (!usesLima(env, platform)) return false;
   const [command] = argv;
   return command !== undefined && !LOCAL_COMMANDS.has(command) && !asksForHelp(argv);
 }

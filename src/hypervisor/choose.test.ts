@@ -52,6 +52,14 @@ test("a Firecracker that was asked for and can't be used is an error that says w
   await assert.rejects(chooseDriver(none.ctx, undefined, { jail: true }), missing);
 });
 
+test("a Firecracker that was named and is not there is passed over with one line too", async () => {
+  using machine = useMachine({});
+  assert.equal((await chooseDriver(machine.ctx)).name, "qemu");
+  assert.deepEqual(machine.notes, [
+    "Firecracker is not installed: there is no /nowhere/firecracker; QEMU is used instead",
+  ]);
+});
+
 test("published ports are not for a hypervisor without a network", async () => {
   using machine = useMachine({ firecracker: "echo 'Firecracker v1.15.1'" });
   assert.equal((await chooseDriver(machine.ctx, undefined, { ports: true })).name, "qemu");

@@ -42,7 +42,7 @@ export function driverNamed(host: Place, name: string): Driver {
 export async function chooseDriver(host: Host, wish?: string, needs: Needs = {}): Promise<Driver> {
   const name = wish ?? (host.env["MVM_HYPERVISOR"] || undefined);
   if (name !== undefined) return probed(host, driverNamed(host, name));
-  if (needs.jail || findFirecracker(host.paths, host.env)) {
+  if (needs.jail || host.env["MVM_FC_BIN"] || findFirecracker(host.paths, host.env)) {
     const driver = driverNamed(host, "firecracker");
     const why = await whyNot(driver, needs, host.signal);
     if (why === undefined) return driver;

@@ -108,16 +108,16 @@ export class FirecrackerApi implements Disposable {
     return this.#send("PUT", path, body);
   }
 
-  /** @throws MvmError `HYPERVISOR_FAILED` if Firecracker refuses, ends, or does not answer in time */
+  /** @throws MvmError `HYPERVISOR_REFUSED` with Firecracker's reason; `HYPERVISOR_FAILED` if it ends or does not answer in time */
   async #send(method: string, path: string, body?: object, timeoutMs = TIMEOUT_MS): Promise<unknown> {
     const text = body === undefined ? "" : JSON.stringify(body);
     try {
       const { status, answer } = await this.#exchange(method, path, text, timeoutMs);
       if (status >= 200 && status < 300) return answer;
       const fault = (answer as { fault_message?: unknown } | undefined)?.fault_message;
-      throw failed(method, path, fault === undefined ? `it answered ${status}` : String(fault));
+      throw failed("HYPERVISOR_REFUSED", method, path, fault === undefined ? `it answered ${status}` : String(fault));
     } catch (error) {
-      throw error instanceof MvmError ? error : failed(method, path, messageOf(error), error);
+      throw error instanceof MvmError ? error : failed("HYPERVISOR_FAILED", method, path, messageOf(error), error);
     }
   }
 
@@ -155,8 +155,8 @@ async function readJson(response: IncomingMessage): Promise<unknown> {
   return text === "" ? undefined : JSON.parse(text);
 }
 
-function failed(method: string, path: string, why: string, cause?: unknown): MvmError {
-  return new MvmError("HYPERVISOR_FAILED", `Firecracker could not carry out '${method} ${path}': ${why}`, {
+function failed(code: string, method: string, path: string, why: string, cause?: unknown): MvmError {
+  return new MvmError(code, `Firecracker could not carry out '${method} ${path}': ${why}`, {
     hint: "`mvmctl logs NAME --hypervisor` shows what Firecracker said",
     cause,
   });

@@ -10,6 +10,7 @@ const plain: Confinement = {
   ],
   binary: "/opt/firecracker-v1.16.1-x86_64",
   args: ["--api-sock", "/run/api.sock"],
+  opensTap: false,
   unprivileged: false,
 };
 const jail = {
@@ -42,8 +43,12 @@ test("Firecracker gets a root of its own, in which are its VM's files and itself
     ...["rw", "/vms/a/run", "/run"],
     ...["ro", "/opt/firecracker-v1.16.1-x86_64", "/firecracker"],
   ]);
-  assert.deepEqual(program, ["/firecracker", "--api-sock", "/run/api.sock"]);
+  assert.deepEqual(program, ["-all,+sys_chroot", "/firecracker", "--api-sock", "/run/api.sock"]);
   assert.ok(!script.includes("/store"), "a path is an argument, and never part of the script");
+});
+
+test("of root's powers Firecracker keeps what opens a tap, and only where there is one", () => {
+  assert.equal(split(confinedCommand({ ...plain, opensTap: true })).program[0], "-all,+sys_chroot,+net_admin");
 });
 
 test("a user other than root becomes root of a user namespace", () => {

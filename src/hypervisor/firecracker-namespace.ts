@@ -34,6 +34,7 @@ export interface Confinement {
   /** Firecracker's binary, which must be a static one: there are no libraries inside. */
   readonly binary: string;
   readonly args: readonly string[];
+  readonly opensTap: boolean;
   /** For users other than root: a user namespace, in which they are. */
   readonly unprivileged: boolean;
   /** Runs it through Firecracker's jailer. */
@@ -57,10 +58,15 @@ done
 shift
 `;
 
-/** The new root goes on top of the old one, as an initramfs does it: below it there is no way back, even for root. */
-const ENTER = `cd "$root"
+/**
+ * The new root goes on top of the old one, as an initramfs does it: below it there is no way back, even for root. And what
+ * runs there has no power but to open a tap: a guest that broke out is root of nothing.
+ */
+const ENTER = `capabilities=$1
+shift
+cd "$root"
 mount -n --move . /
-exec chroot . "$@"
+exec setpriv --bounding-set="$capabilities" --inh-caps=-all --no-new-privs -- chroot . "$@"
 `;
 
 /** The jailer moves in itself. The shell stays, as process 1 of a process namespace: whoever ends it ends all in there. */
@@ -69,6 +75,11 @@ wait $!
 `;
 
 const BINARY = "/firecracker";
+
+/** What stays: `sys_chroot` for the last step, `net_admin` for a tap that no user was given (TUNSETIFF in tun.c). */
+function capabilities({ opensTap }: Confinement): string {
+  return opensTap ? "-all,+sys_chroot,+net_admin" : "-all,+sys_chroot";
+}
 
 /** The command line that runs Firecracker confined. Pure: the same input gives the same command line. */
 export function confinedCommand(confinement: Confinement): string[] {
@@ -89,7 +100,7 @@ export function confinedCommand(confinement: Confinement): string[] {
     subdirectory,
     ...binds.flatMap(({ from, at, writable }) => [writable ? "rw" : "ro", from, at]),
     "--",
-    ...(jail ? jailerCommand(jail, binary, mountPoint) : [BINARY]),
+    ...(jail ? jailerCommand(jail, binary, mountPoint) : [capabilities(confinement), BINARY]),
     ...args,
   ];
 }

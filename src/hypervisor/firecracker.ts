@@ -55,6 +55,7 @@ export function createFirecrackerDriver(
       binds: [...bindsOf(config), ...binds, ...ownBinds(directory), ...(jail ? [] : deviceBinds(config))],
       binary,
       args: ["--api-sock", INSIDE.api],
+      opensTap: config.network !== undefined,
       unprivileged: process.getuid?.() !== 0,
       jail,
     });
@@ -154,6 +155,7 @@ async function control<T>(vm: VmRef, use: (api: FirecrackerApi) => Promise<T>): 
     using api = new FirecrackerApi(socket);
     return await use(api);
   } catch (error) {
+    if (error instanceof MvmError && error.code === "HYPERVISOR_REFUSED") throw error;
     // An API that breaks is how a VM that ends looks from here, a moment before it has; why it ended says more.
     throw (await hasEnded(vm)) ? explainEnd(vm.directory, error) : error;
   }

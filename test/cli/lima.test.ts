@@ -190,6 +190,18 @@ describe("commands on a host that is no Linux, with a stand-in for limactl", () 
     noLima[Symbol.dispose]();
   });
 
+  test("setup says what it will do, and makes the VM when that is confirmed", async () => {
+    lima.setVm(undefined);
+    const dry = await mvm.ok(["setup", "--dry-run", "--lima-cpus", "3", "--lima-mem", "4096"]);
+    assert.match(dry, /create a Lima VM .*3 CPUs, 4096 MiB/);
+    assert.ok(!lima.calls().some((call) => call.startsWith("'create'")));
+    assert.equal((await mvm.run(["setup"])).exitCode, 2, "nothing is done without a yes");
+    await mvm.ok(["setup", "--yes", "--lima-cpus", "3", "--lima-mem", "4096"]);
+    assert.ok(lima.calls().some((call) => call.startsWith("'create'")));
+    assert.ok(lima.calls().some((call) => call.startsWith("'start'")));
+    await mvm.fails(["setup", "--lima-mem", "10"], "INVALID_SIZE");
+  });
+
   test("help, completions and the version need no VM", async () => {
     for (const args of [[], ["--help"], ["help", "run"], ["run", "--help"], ["completions", "bash"], ["--version"]])
       await mvm.ok(args);

@@ -76,7 +76,7 @@ for (const version of ["1.12.0", "1.14.4", "1.16.1"]) {
 test("what the version does not have is refused (stand-in for 1.12.0)", async () => {
   await using fake = await startFakeFirecracker("1.12.0");
   using api = await open(fake.socket);
-  const refused = { code: "HYPERVISOR_FAILED", message: /PUT \/snapshot\/load.*vsock_override/ };
+  const refused = { code: "HYPERVISOR_REFUSED", message: /PUT \/snapshot\/load.*vsock_override/ };
   await assert.rejects(api.loadSnapshot(load, firecrackerFeatures("1.16.1")), refused);
 });
 
@@ -96,11 +96,11 @@ test("a real Firecracker refuses with a sentence", { skip }, async () => {
   using api = await open(real.socket);
   const missing = { kernel_image_path: join(real.directory, "none"), boot_args: "" };
   await assert.rejects(api.putBootSource(missing), {
-    code: "HYPERVISOR_FAILED",
+    code: "HYPERVISOR_REFUSED",
     message: /'PUT \/boot-source': .*kernel file cannot be opened/,
   });
-  await assert.rejects(api.putMachineConfig({ vcpu_count: 99, mem_size_mib: 256 }), { code: "HYPERVISOR_FAILED" });
-  await assert.rejects(api.pause(), { code: "HYPERVISOR_FAILED", message: /not supported before starting/ });
+  await assert.rejects(api.putMachineConfig({ vcpu_count: 99, mem_size_mib: 256 }), { code: "HYPERVISOR_REFUSED" });
+  await assert.rejects(api.pause(), { code: "HYPERVISOR_REFUSED", message: /not supported before starting/ });
 });
 
 test("a real Firecracker knows every field of a restore, and ends at a snapshot that is none", { skip }, async () => {

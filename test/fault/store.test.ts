@@ -15,7 +15,7 @@ import { useDataDirectory } from "../support/data-directory.ts";
 import { isMvmError } from "../support/errors.ts";
 import { type FaultProxy, startFaultProxy } from "../support/fault-proxy.ts";
 import { type S3Server, startS3rver, startVersitygw, VERSITYGW } from "../support/s3-server.ts";
-import { freePort } from "../support/wait.ts";
+import { freePort, until as untilTrue } from "../support/wait.ts";
 
 const signal = new AbortController().signal;
 const KEY = "v1/blobs/some";
@@ -70,6 +70,14 @@ describe("a store behind faults", () => {
       });
     }
 
+    test("a body without a length may have been cut, and is not taken", async () => {
+      const rule = proxy.on({ method: "GET", times: Infinity }, { kind: "undeclared", after: 3 });
+      await assert.rejects(store.get("v1/small", 100, signal), isMvmError("REGISTRY_SHORT_READ"));
+      assert.equal(rule.used, quick.attempts);
+      // Of a range we know the length ourselves.
+      assert.equal((await store.getRange("v1/small", 0, 5, signal)).toString(), "small");
+    });
+
     test("cut again and again it fails, and says so", async () => {
       const rule = proxy.on({ method: "GET", times: Infinity }, { kind: "cut", after: 10 });
       await assert.rejects(store.getRange(KEY, 0, 100, signal), isMvmError("REGISTRY_SHORT_READ"));
@@ -100,6 +108,20 @@ describe("a store behind faults", () => {
       for (const result of await Promise.allSettled(waiting)) {
         assert.equal(result.status === "rejected" && result.reason, reason);
       }
+    });
+
+    test("more requests at once than connections wait for one", async () => {
+      let release = () => {};
+      const until = new Promise<void>((resolve) => {
+        release = resolve;
+      });
+      const patient = storeWith({ idleMs: 600_000 });
+      proxy.on({ times: 64 }, { kind: "hold", until });
+      const reads = [...Array(80).keys()].map(() => patient.get("v1/small", 100, signal));
+      await untilTrue("all connections are taken", () => asked().length === 64);
+      release();
+      for (const read of await Promise.all(reads)) assert.equal(read?.bytes.toString(), "small");
+      assert.equal(asked().length, 80);
     });
 
     test("a write whose answer was lost is written once more", async () => {
@@ -266,17 +288,20 @@ describe("a store behind faults", () => {
         await assert.rejects(call, (error) => {
           assert.ok(error instanceof MvmError);
           const all = inspect(error, { depth: 20, showHidden: true, getters: true });
-          for (const secret of [SECRET, "tok-en", "AWS4-HMAC", "Signature="]) {
+          for (const secret of [SECRET, "tok-en", "AWS4-HMAC", "Signature=", "rawPacket"]) {
             assert.ok(!all.includes(secret), all);
           }
           return true;
         });
       };
       await check(secretive.get("v1/small", 100, signal)); // the server does not know the key
-      const { authorization } = asked().at(-1)!.headers;
+      const { authorization, "x-amz-security-token": token } = asked().at(-1)!.headers;
+      assert.equal(token, "tok-en");
       assert.match(String(authorization), /AWS4-HMAC-SHA256 Credential=some-key-id/);
       proxy.on({}, answer(403, "AccessDenied", `you sent ${authorization} with ${SECRET} and tok-en`));
       await check(secretive.get("v1/small", 100, signal));
+      proxy.on({ times: 3 }, { kind: "excess", extra: 100 }); // what the parser says of it holds what was sent
+      await check(store.get("v1/small", 100, signal));
       proxy.on({ times: Infinity }, { kind: "cut", after: 0 });
       await check(secretive.get("v1/small", 100, signal));
       await check(secretive.put("v1/small", BODY, {}, signal));

@@ -59,6 +59,8 @@ export type Fault =
   | { readonly kind: "flip"; readonly offset: number }
   /** Sends the body, and `extra` bytes more, with a head that declares only the body's length. */
   | { readonly kind: "excess"; readonly extra: number }
+  /** Sends a head that declares no length, and the first `after` bytes of the body: their end looks like the body's. */
+  | { readonly kind: "undeclared"; readonly after: number }
   /** Sends a head that declares no length, and bytes until the client closes the connection. */
   | { readonly kind: "endless" }
   /** Instead of the body sends this one, with the real head except for the length. */
@@ -226,6 +228,10 @@ async function sendBack(
       await send(other);
       break;
     }
+    case "undeclared":
+      await head([], ["content-length"]);
+      await send(body.subarray(0, fault.after));
+      break;
     case "endless": {
       await head(["Transfer-Encoding: chunked"], ["content-length"]);
       const filler = Buffer.alloc(64 * 1024, 0x78);

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, realpathSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { findProgram, run, spawnChecked } from "../../src/core/process.ts";
@@ -6,7 +6,8 @@ import { parseFirecrackerVersion } from "../../src/hypervisor/firecracker-versio
 
 /** The machine's Firecracker: MVM_FC_BIN, or the one on the PATH. */
 export function findFirecracker(): string | undefined {
-  return findProgram(process.env["MVM_FC_BIN"] || "firecracker", process.env);
+  const found = findProgram(process.env["MVM_FC_BIN"] || "firecracker", process.env);
+  return found && realpathSync(found);
 }
 
 export async function versionOf(binary: string): Promise<string> {

@@ -70,7 +70,11 @@ interface Launched {
 }
 
 function launch(program: string, args: readonly string[], env: NodeJS.ProcessEnv): Launched {
-  const child = spawn(program, args, { env: { PATH: process.env["PATH"], ...env }, stdio: ["ignore", "pipe", "pipe"] });
+  // setpriv(1): the server ends with the tests, even when they are killed.
+  const child = spawn("setpriv", ["--pdeathsig", "KILL", program, ...args], {
+    env: { PATH: process.env["PATH"], ...env },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
   let text = "";
   for (const stream of [child.stdout, child.stderr]) {
     stream.on("data", (piece: Buffer) => {

@@ -1,4 +1,5 @@
 import { resolve } from "node:path";
+import { usesLima } from "../../host/lima.ts";
 import { type FirecrackerWish, performStep, setupFacts } from "../../host/setup.ts";
 import { planSetup, type SetupStep } from "../../host/setup-plan.ts";
 import type { Cli } from "../cli.ts";
@@ -10,13 +11,16 @@ export const page: Page = {
   description: `Says what is missing and what it will do, asks, and does it: Debian's packages of Nix, QEMU and a few tools, and Firecracker where
 KVM works. Run again, it does nothing. On other systems than Debian's it says what to install.
 Firecracker is a pinned release with a known SHA-256; MVM_FC_VERSION chooses another version, and MVM_FC_RELEASES a mirror. On a machine without a network, give a release's
-archive, or the program, with --firecracker FILE.`,
+archive, or the program, with --firecracker FILE.
+On macOS it makes the Linux VM that commands run in.`,
   define: (command) =>
     command
       .option("--dry-run", "only say what would be done")
       .option("-y, --yes", "do not ask")
       .option("--firecracker [file]", "install Firecracker even if KVM does not work, from a file if one is given")
-      .option("--no-firecracker", "leave Firecracker out"),
+      .option("--no-firecracker", "leave Firecracker out")
+      .option("--lima-cpus <n>", "on macOS: CPUs of the Linux VM that commands run in")
+      .option("--lima-mem <MiB>", "on macOS: its memory"),
   examples: [
     "mvmctl setup --dry-run",
     "mvmctl setup --yes",
@@ -24,6 +28,10 @@ archive, or the program, with --firecracker FILE.`,
   ],
   json: true,
   async run(cli, _args, options) {
+    if (usesLima(cli.env)) {
+      const { setUpLima } = await import("../setup-lima.ts");
+      return await setUpLima(cli, options);
+    }
     const steps = planSetup(await setupFacts(cli, firecrackerWish(cli, options)));
     const ours = steps.filter(({ kind }) => kind !== "by-hand");
     const byHand = ours.length < steps.length;

@@ -29,7 +29,7 @@ const FIRECRACKER: Readonly<Partial<Record<LimaArchitecture, Download>>> = {
 };
 
 /** What mvmctl calls, and what Node.js and Firecracker are fetched with. */
-const PACKAGES = "ca-certificates curl xz-utils git e2fsprogs iproute2 nftables slirp4netns nix-bin qemu-utils";
+const PACKAGES = "ca-certificates curl xz-utils git e2fsprogs iproute2 slirp4netns nix-bin qemu-utils";
 const QEMU_PACKAGES: Readonly<Record<LimaArchitecture, string>> = {
   x86_64: "qemu-system-x86",
   aarch64: "qemu-system-arm",

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { LimaStatus, LimaVm } from "./limactl.ts";
-import { limaSetupSteps } from "./setup.ts";
+import { limaSetupSteps, parseLimaCpus, parseLimaMemMiB } from "./setup.ts";
 import { LIMA_LAYOUT, type LimaMachine, nestedVirtualization } from "./template.ts";
 
 const MACHINE: LimaMachine = {
@@ -63,4 +63,10 @@ test("VMs inside the VM get the chip's virtualisation from M3 and macOS 15 on", 
   assert.ok(!nestedVirtualization("Apple M4", "14.7.1"));
   assert.ok(!nestedVirtualization("Intel(R) Core(TM) i7-1068NG7 CPU @ 2.30GHz", "15.1"));
   assert.ok(!nestedVirtualization("", ""));
+});
+
+test("sizes are whole numbers within bounds", () => {
+  assert.deepEqual([parseLimaCpus("8"), parseLimaMemMiB("16384")], [8, 16384]);
+  assert.throws(() => parseLimaCpus("0"), { code: "INVALID_SIZE", message: /--lima-cpus '0'/ });
+  assert.throws(() => parseLimaMemMiB("16G"), { code: "INVALID_SIZE", hint: /--lima-mem takes MiB from 2048/ });
 });

@@ -5,7 +5,7 @@ import type { Context } from "../../core/context.ts";
 import { fileError } from "../../core/errors.ts";
 import { ensureDirectory } from "../../core/files.ts";
 import { findProgram, run } from "../../core/process.ts";
-import { MiB } from "../../core/sizes.ts";
+import { LIMITS, MiB, parseWhole } from "../../core/sizes.ts";
 import { LIMA_INSTANCE, type LimaStatus, limaDirectory, limaFailed, limaStatus, packageDirectory } from "./limactl.ts";
 import { requireUsable } from "./start.ts";
 import { type LimaMachine, limaTemplate, nestedVirtualization } from "./template.ts";
@@ -26,6 +26,15 @@ export interface LimaStep {
     | { readonly kind: "write"; readonly path: string; readonly text: string }
     | { readonly kind: "limactl"; readonly args: readonly string[] };
 }
+
+/** Nix and a VM or two need that much. */
+const MIN_MEM_MIB = 2048;
+
+/** `--lima-cpus`. @throws MvmError `INVALID_SIZE` */
+export const parseLimaCpus = (text: string): number => parseWhole("--lima-cpus", text, "a number of CPUs", LIMITS.cpus);
+/** `--lima-mem`, MiB. @throws MvmError `INVALID_SIZE` */
+export const parseLimaMemMiB = (text: string): number =>
+  parseWhole("--lima-mem", text, "MiB", { min: MIN_MEM_MIB, max: LIMITS.memMiB.max });
 
 const DEFAULT_CPUS = 4;
 const DEFAULT_MEM_MIB = 8192;

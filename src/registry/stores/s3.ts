@@ -5,7 +5,15 @@ import { MiB } from "../../core/sizes.ts";
 import type { ObjectInfo, PutOptions, Store, StoredObject } from "../store.ts";
 import { conflict, objectMissing, objectTooLarge, objectTooShort } from "./failures.ts";
 import { checkKey, checkKeyPrefix, isKey } from "./keys.ts";
-import { type Answer, BrokenOff, type Connection, exchange, openConnection, type Sink } from "./s3/exchange.ts";
+import {
+  type Answer,
+  BrokenOff,
+  type Connection,
+  exchange,
+  openConnection,
+  type Sink,
+  Stalled,
+} from "./s3/exchange.ts";
 import { s3Failure } from "./s3/failures.ts";
 import { Refusal } from "./s3/refusal.ts";
 import { DEFAULT_RETRIES, type RetryPolicy, withRetries } from "./s3/retry.ts";
@@ -131,7 +139,12 @@ export class S3Store implements Store {
         this.#retries,
         signal,
         async () => {
-          await attempt();
+          try {
+            await attempt();
+          } catch (error) {
+            const brokeOff = error instanceof BrokenOff || error instanceof Stalled;
+            if (!brokeOff || filled < length) throw error; // all we asked for was there before it broke off
+          }
           if (filled < length) throw new BrokenOff();
         },
         () => filled,

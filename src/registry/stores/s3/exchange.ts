@@ -83,7 +83,7 @@ export function exchange(
     const { agent, hostname, port, secure, idleMs } = connection;
     const { method, path, headers } = request;
     const outgoing = (secure ? https : http).request({ agent, hostname, port, method, path, headers, setHost: false });
-    const timer = setTimeout(() => fail(new Stalled(idleMs)), idleMs);
+    let timer: NodeJS.Timeout | undefined;
     const onAbort = () => fail(signal.reason);
     const settle = () => {
       clearTimeout(timer);
@@ -96,17 +96,17 @@ export function exchange(
     };
     signal.addEventListener("abort", onAbort, { once: true });
     outgoing.on("error", fail);
-    outgoing.on("socket", () => timer.refresh());
+    // Not before: a request may wait for one of the connections to be free.
+    outgoing.on("socket", () => {
+      if (!outgoing.destroyed) timer = setTimeout(() => fail(new Stalled(idleMs)), idleMs);
+    });
     outgoing.on("response", (incoming) => {
       incoming.on("error", () => fail(new BrokenOff()));
       const answer = { status: incoming.statusCode ?? 0, headers: incoming.headers };
-      const declared = declaredBytes(incoming);
-      let received = 0;
       try {
         const sink = receive(answer);
         incoming.on("data", (piece: Buffer) => {
-          timer.refresh();
-          received += piece.length;
+          timer?.refresh();
           try {
             sink(piece);
           } catch (error) {
@@ -117,28 +117,23 @@ export function exchange(
         return fail(error);
       }
       incoming.on("close", () => {
-        const whole = incoming.complete && (method === "HEAD" || received === (declared ?? received));
-        if (!whole || (declared === undefined && !isSelfDelimiting(method, incoming))) return fail(new BrokenOff());
+        if (!incoming.complete || !isSelfDelimiting(method, incoming)) return fail(new BrokenOff());
         settle();
         resolve(answer);
         if (!outgoing.writableFinished) outgoing.destroy(); // answered before it had read our body
       });
     });
-    if (request.body) Readable.from(pieces(request.body, () => timer.refresh())).pipe(outgoing);
+    if (request.body) Readable.from(pieces(request.body, () => timer?.refresh())).pipe(outgoing);
     else outgoing.end();
   });
-}
-
-function declaredBytes(incoming: http.IncomingMessage): number | undefined {
-  const text = incoming.headers["content-length"];
-  return text === undefined ? undefined : Number(text);
 }
 
 /** Without a length and without chunks a body ends when the connection does, and a cut one looks whole. */
 function isSelfDelimiting(method: string, incoming: http.IncomingMessage): boolean {
   const status = incoming.statusCode ?? 0;
   if (method === "HEAD" || status === 204 || status >= 300) return true; // there is no body, or it is only for people
-  return incoming.headers["transfer-encoding"]?.includes("chunked") ?? false;
+  const { "content-length": length, "transfer-encoding": encoding } = incoming.headers;
+  return length !== undefined || (encoding?.includes("chunked") ?? false);
 }
 
 function* pieces(body: Uint8Array, onPiece: () => void): Generator<Uint8Array> {
