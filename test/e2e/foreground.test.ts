@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 import { spawnChecked } from "../../src/core/process.ts";
 import { findVmProcesses } from "../../src/core/process-identity.ts";
 import { LAUNCHER, type Mvmctl, REPOSITORY, useMvmctl } from "../support/mvmctl.ts";
@@ -17,6 +18,10 @@ interface Foreground {
   readonly signal: (signal: NodeJS.Signals) => void;
   /** The exit code; 128 + the signal's number is not told apart from it, as a signal gives null. */
   readonly ended: Promise<number | null>;
+}
+
+function leftovers(directory: string): string[] {
+  return readdirSync(directory, { recursive: true, encoding: "utf8" }).filter((path) => path.includes(".staging-"));
 }
 
 describe("run --foreground", () => {
@@ -119,6 +124,21 @@ describe("run --foreground", () => {
     await vm.ended;
     await until("the VM is gone", () => findVmProcesses(mvm.dataDir).length === 0);
     assert.equal((await listed("svc"))?.state, "dead");
+  });
+
+  test("killed at any moment of its start, it leaves no VM, and nothing that the doctor does not remove", async () => {
+    for (let round = 0; round < 20; round++) {
+      const vm = await foreground(`killed-${round}`);
+      await delay(100 + round * 40);
+      vm.signal("SIGKILL");
+      await vm.ended;
+      await until("no VM is left", () => findVmProcesses(mvm.dataDir).length === 0);
+      const { checks } = await mvm.json<{ checks: { subject: string; state: string; mend?: string }[] }>(["doctor"]);
+      const wrong = checks.filter(({ subject, state }) => state !== "ok" && subject.startsWith("instance killed"));
+      for (const { mend } of wrong) assert.match(mend ?? "", /mvmctl rm killed-/);
+      await mvm.run(["rm", "--force", `killed-${round}`]);
+      assert.deepEqual(leftovers(mvm.dataDir), [], `round ${round}`);
+    }
   });
 
   test("told to stop while it starts, it leaves nothing and ends with 0", async () => {
