@@ -44,17 +44,19 @@ export async function checkRegistry(ctx: Context, settings?: RegistrySettings): 
   const done: RegistryCheck[] = [];
   const pass = (name: CheckName, detail: string) => done.push({ name, ok: true, detail });
   let next: CheckName = "settings";
+  let shownByList: readonly CheckName[] = [];
+  const passShown = (names: readonly CheckName[]) => {
+    for (const name of names) pass(name, SHOWN_BY_LIST[name] ?? "in order");
+  };
   try {
-    const { store, https } = placeToCheck(ctx, settings);
+    const place = placeToCheck(ctx, settings);
+    const { store } = place;
     pass("settings", store.description);
     next = "list";
+    shownByList = place.shownByList;
     await firstOf(store, ctx.signal);
-    const isBucket = store instanceof S3Store;
-    pass("endpoint", isBucket ? "answers" : "is there");
-    if (https) pass("tls", "its certificate is trusted");
-    if (isBucket) pass("credentials", "accepted");
-    pass("bucket", isBucket ? "is there" : "is a directory");
-    pass("list", "allowed");
+    passShown(shownByList);
+    shownByList = [];
     await checkObjects(store, ctx.signal, pass, (name) => {
       next = name;
     });
@@ -64,17 +66,39 @@ export async function checkRegistry(ctx: Context, settings?: RegistrySettings): 
     ctx.signal.throwIfAborted();
     if (!(error instanceof MvmError)) throw error;
     const name = failedCheck(error, next);
+    if (error.code !== "REGISTRY_NOT_CONFIGURED") passShown(checksBefore(name, shownByList));
     const detail = [error.message, error.detail].filter(Boolean).join("; ");
     done.push({ name, ok: false, detail, ...(error.hint && { fix: error.hint }) });
   }
   return done;
 }
 
-function placeToCheck(ctx: Context, settings?: RegistrySettings): { store: Store; https: boolean } {
+/** What the first request, a list, shows to be right; in the order in which it would fail. */
+const SHOWN_BY_LIST: { readonly [name in CheckName]?: string } = {
+  endpoint: "answers",
+  tls: "its certificate is trusted",
+  credentials: "accepted",
+  bucket: "is there",
+  list: "allowed",
+};
+
+/** Clocks are compared while the credentials are checked. */
+function checksBefore(name: CheckName, order: readonly CheckName[]): readonly CheckName[] {
+  return order.slice(0, Math.max(0, order.indexOf(name === "clock" ? "credentials" : name)));
+}
+
+function placeToCheck(
+  ctx: Context,
+  settings: RegistrySettings | undefined,
+): { store: Store; shownByList: readonly CheckName[] } {
   const place = settings ? registryPlace(ctx, settings) : registryPlace(ctx);
-  if (place.kind === "directory") return { store: new DirectoryStore(place.root), https: false };
-  const options = { ...place.options, idleMs: IDLE_MS, retries: { attempts: 1 } };
-  return { store: new S3Store(options), https: options.endpoint.protocol === "https:" };
+  if (place.kind === "directory") return { store: new DirectoryStore(place.root), shownByList: ["bucket", "list"] };
+  const { endpoint } = place.options;
+  const tls = endpoint.protocol === "https:" ? (["tls"] as const) : [];
+  return {
+    store: new S3Store({ ...place.options, idleMs: IDLE_MS, retries: { attempts: 1 } }),
+    shownByList: ["endpoint", ...tls, "credentials", "bucket", "list"],
+  };
 }
 
 async function firstOf(store: Store, signal: AbortSignal): Promise<void> {

@@ -102,6 +102,10 @@ function s3Checks(start: () => Promise<S3Server>, kept: { ifAbsent: boolean; ifM
     };
     await wrong("credentials", { MVM_TEMPLATE_REGISTRY_ACCESS_KEY_ID: "nobody" }, /access key/);
     await wrong("credentials", { MVM_TEMPLATE_REGISTRY_SECRET_ACCESS_KEY: "wrong" }, /secret key/);
+    const order = ["settings", "endpoint", "credentials", "bucket"];
+    const bucket = { ...server.env(), MVM_TEMPLATE_REGISTRY_BUCKET: "no-such-bucket" };
+    const names = (await check(bucket)).map(({ name }) => name).filter((name) => name !== "tls");
+    assert.deepEqual(names, order);
     await wrong("bucket", { MVM_TEMPLATE_REGISTRY_BUCKET: "no-such-bucket" }, /no-such-bucket/);
     const nobody = `http://127.0.0.1:${await freePort()}`;
     await wrong("endpoint", { MVM_TEMPLATE_REGISTRY_ENDPOINT: nobody }, /nothing listens/);

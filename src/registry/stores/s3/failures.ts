@@ -145,8 +145,9 @@ function sessionEnded(): Words {
   };
 }
 
-function wrongRegion({ headers }: Refusal, { region }: Circumstances): Words {
-  const right = safeText(headers["x-amz-bucket-region"]);
+function wrongRegion({ headers, serverMessage }: Refusal, { region }: Circumstances): Words {
+  const [, expected] = /expecting ["']([a-z0-9-]{1,40})["']/.exec(serverMessage) ?? [];
+  const right = safeText(headers["x-amz-bucket-region"]) ?? expected;
   return {
     code: "REGISTRY_DENIED",
     why: `the request was signed for the region ${region}, and the bucket is in ${right ?? "another one"}`,
