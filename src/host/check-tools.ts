@@ -1,15 +1,20 @@
+import type { Paths } from "../core/paths.ts";
 import { run } from "../core/process.ts";
+import { findFirecracker } from "../hypervisor/firecracker-binary.ts";
 import { type Check, failed, ok, warning } from "./check.ts";
-import { missingTools, TOOLS } from "./tools.ts";
+import { missingTools, toolsFor } from "./tools.ts";
 
 /** Nix and QEMU have checks of their own, which say more. */
 const CHECKED_ELSEWHERE = new Set(["nix", "qemu-system-x86_64"]);
 
-export function checkTools(env: NodeJS.ProcessEnv): Check[] {
+export function checkTools(paths: Paths, env: NodeJS.ProcessEnv): Check[] {
   const ours = ({ program }: { program: string }) => !CHECKED_ELSEWHERE.has(program);
-  const missing = missingTools(env).filter(ours);
+  const has = { firecracker: findFirecracker(paths, env) !== undefined };
+  const missing = missingTools(env, has).filter(ours);
   if (missing.length === 0) {
-    const names = TOOLS.filter(ours).map(({ program }) => program);
+    const names = toolsFor(has)
+      .filter(ours)
+      .map(({ program }) => program);
     return [ok("tools", names.join(", "))];
   }
   return missing.map(({ program, needed, without }) =>

@@ -25,7 +25,7 @@ export async function checkMachine(ctx: Context): Promise<Check[]> {
     ["guest agent", () => [agentCheck(join(GUEST_LIBRARY, "agent", nixSystem(), "mvm-agent"))]],
     ["hypervisor", () => checkHypervisors(ctx)],
     ["user namespaces", () => checkUserNamespaces(env, signal)],
-    ["tools", () => checkTools(env)],
+    ["tools", () => checkTools(paths, env)],
     ["memory", checkMemory],
     ["disk", () => checkDisk(paths.dataDir)],
   ];

@@ -19,8 +19,9 @@ export async function setupFacts(ctx: Context, wish: FirecrackerWish): Promise<S
   const { env, paths } = ctx;
   const isRoot = process.getuid?.() === 0;
   const kvm = await kvmState(ctx);
+  const firecracker = await firecrackerNeed(ctx, wish, kvm);
   return {
-    missing: missingTools(env),
+    missing: missingTools(env, { firecracker: firecracker !== "unwanted" }),
     certificates: existsSync("/etc/ssl/certs/ca-certificates.crt") || !findProgram("apt-get", env),
     hasApt: findProgram("apt-get", env) !== undefined,
     hasPackageLists: hasPackageLists(),
@@ -29,7 +30,7 @@ export async function setupFacts(ctx: Context, wish: FirecrackerWish): Promise<S
     hasSystemd: existsSync("/run/systemd/system"), // sd_booted(3)
     nixUsable: isRoot || existsSync("/nix/var/nix/daemon-socket/socket") || canWrite("/nix/var/nix/db"),
     kvm,
-    firecracker: await firecrackerNeed(ctx, wish, kvm),
+    firecracker,
     binDirectory: binDirectory(paths),
   };
 }

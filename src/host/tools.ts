@@ -6,6 +6,8 @@ export interface Tool {
   readonly debian: string;
   /** Without it the main job can't be done. */
   readonly needed: boolean;
+  /** Only its VMs use it. */
+  readonly onlyFor?: "firecracker";
   /** What can't be done without it. */
   readonly without: string;
 }
@@ -25,6 +27,20 @@ export const TOOLS: readonly Tool[] = [
   { program: "git", debian: "git", needed: false, without: "no flakes in Git repositories" },
   { program: "dpkg-deb", debian: "dpkg", needed: false, without: "no images of Debian's packages (hostPkgs)" },
   { program: "apt-get", debian: "apt", needed: false, without: "debian.lock can't be written or renewed" },
+  {
+    program: "slirp4netns",
+    debian: "slirp4netns",
+    needed: false,
+    onlyFor: "firecracker",
+    without: "no network for Firecracker's VMs",
+  },
+  {
+    program: "ip",
+    debian: "iproute2",
+    needed: false,
+    onlyFor: "firecracker",
+    without: "no network for Firecracker's VMs",
+  },
 ];
 
 /** Debian keeps mkfs out of an ordinary user's PATH. */
@@ -32,8 +48,13 @@ function withSystemDirectories(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   return { ...env, PATH: `${env["PATH"] ?? ""}:/usr/sbin:/sbin` };
 }
 
-export function missingTools(env: NodeJS.ProcessEnv): Tool[] {
-  return TOOLS.filter((tool) => !findTool(tool, env));
+/** @param has whether there is, or will be, what some tools are only for */
+export function missingTools(env: NodeJS.ProcessEnv, has: { readonly firecracker: boolean }): Tool[] {
+  return toolsFor(has).filter((tool) => !findTool(tool, env));
+}
+
+export function toolsFor(has: { readonly firecracker: boolean }): Tool[] {
+  return TOOLS.filter(({ onlyFor }) => onlyFor === undefined || has[onlyFor]);
 }
 
 function findTool({ program }: Tool, env: NodeJS.ProcessEnv): string | undefined {

@@ -61,6 +61,8 @@ describe("mvmctl doctor", () => {
     const binary = join(mvm.dataDir, "fc");
     writeFileSync(binary, '#!/bin/sh\necho "Firecracker v1.16.0"\n', { mode: 0o755 });
     assert.match(about(await diagnose({ MVM_FC_BIN: binary }), "Firecracker")?.reason ?? "", /1\.16\.0.*silent/);
+    const bare = { MVM_FC_BIN: binary, PATH: dirname(process.execPath) };
+    assert.match(about(await diagnose(bare), "slirp4netns")?.reason ?? "", /no network for Firecracker's VMs/);
     rmSync(binary);
     assert.match(about(await diagnose({ MVM_FC_BIN: binary }), "Firecracker")?.reason ?? "", /is no program/);
   });
