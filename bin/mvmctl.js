@@ -17,8 +17,10 @@ if (Number(process.versions.node.split(".")[0]) < needed) {
   process.stdout.write(`${JSON.parse(readFileSync(join(root, "package.json"), "utf8")).version}\n`);
 } else {
   const { enableCompileCache } = await import("module");
-  // In the user's own directory: compiled code in a shared one could be somebody else's.
-  enableCompileCache(join(process.env.MVM_DATA_DIR || join(process.env.HOME || homedir(), ".mvm"), "cache", "node"));
+  // In the user's own directory: compiled code in a shared one could be somebody else's. Only once that is there: Node
+  // never returns from making one where the file system makes none (/proc).
+  const dataDir = process.env.MVM_DATA_DIR || join(process.env.HOME || homedir(), ".mvm");
+  if (existsSync(dataDir)) enableCompileCache(join(dataDir, "cache", "node"));
   // A clone has the sources and runs them as they are; the published package has what was compiled from them.
   const source = join(root, "src", "cli", "main.ts");
   const { main } = await import(existsSync(source) ? source : join(root, "dist", "lib", "main.js"));

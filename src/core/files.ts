@@ -6,11 +6,12 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeSync,
 } from "node:fs";
 import { basename, dirname, join } from "node:path";
-import { fileError, isErrno } from "./errors.ts";
+import { fileError, isErrno, MvmError } from "./errors.ts";
 import { stagingName } from "./staging-name.ts";
 
 /**
@@ -84,11 +85,43 @@ export function readTextIfThere(path: string): string | undefined {
   }
 }
 
-/** Like `mkdir -p`. @throws MvmError `DISK_FULL`, `FILE_FAILED` */
+/**
+ * Like `mkdir -p`. (Node's own never returns where the file system has no such directory and makes none, as /proc.)
+ * @throws MvmError `DISK_FULL`, `FILE_FAILED`
+ */
 export function ensureDirectory(path: string, mode = 0o755): void {
   try {
-    mkdirSync(path, { recursive: true, mode });
+    makeWithParents(path, mode);
   } catch (error) {
     throw fileError(error, path, "create the directory");
   }
+}
+
+function makeWithParents(path: string, mode: number): void {
+  if (makeUnlessThere(path, mode)) return;
+  const parent = dirname(path);
+  if (parent !== path) makeWithParents(parent, mode);
+  if (!makeUnlessThere(path, mode)) throw noDirectoryHere(path);
+}
+
+/** False if the parent is missing. */
+function makeUnlessThere(path: string, mode: number): boolean {
+  try {
+    mkdirSync(path, { mode });
+    return true;
+  } catch (error) {
+    if (isErrno(error, "ENOENT")) return false;
+    if (isErrno(error, "EEXIST", "EROFS", "EISDIR", "EACCES", "EPERM") && isDirectory(path)) return true;
+    throw error;
+  }
+}
+
+function isDirectory(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
+}
+
+function noDirectoryHere(path: string): MvmError {
+  return new MvmError("FILE_FAILED", `could not create the directory ${path}: its file system makes none`, {
+    hint: "set MVM_DATA_DIR to a directory of yours",
+  });
 }
