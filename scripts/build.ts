@@ -23,7 +23,8 @@ await build({
   target: "node24",
   // CommonJS dependencies ask for Node's own modules with require().
   banner: {
-    js: 'import { createRequire as __createRequire } from "node:module"; const require = __createRequire(import.meta.url);',
+    // Made when it is called: each of many files begins with it.
+    js: 'import { createRequire as __createRequire } from "node:module"; const require = (id) => __createRequire(import.meta.url)(id);',
   },
   legalComments: "inline",
 });

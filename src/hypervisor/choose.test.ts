@@ -3,7 +3,8 @@ import { chmodSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { useDataDirectory } from "../../test/support/data-directory.ts";
-import { chooseDriver, driverNamed } from "./choose.ts";
+import { chooseDriver } from "./choose.ts";
+import { driverNamed } from "./drivers.ts";
 
 /** A machine with these programs, each a script, beside what it has anyway. */
 function useMachine(programs: Record<string, string>, variables: NodeJS.ProcessEnv = {}) {

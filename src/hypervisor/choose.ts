@@ -1,35 +1,16 @@
 import type { Context } from "../core/context.ts";
 import { MvmError } from "../core/errors.ts";
-import type { Paths } from "../core/paths.ts";
-import { type Driver, HYPERVISORS, type HypervisorName } from "./driver.ts";
-import { createFirecrackerDriver } from "./firecracker.ts";
+import type { Driver } from "./driver.ts";
+import type { Place } from "./drivers.ts";
 import { findFirecracker } from "./firecracker-binary.ts";
 import { createQemuDriver } from "./qemu.ts";
 
-interface Place {
-  readonly paths: Pick<Paths, "dataDir" | "cache">;
-  readonly env: NodeJS.ProcessEnv;
-}
 type Host = Place & Pick<Context, "signal" | "report">;
 
 /** What the VM must be able to do, where hypervisors differ. */
 export interface Needs {
   /** A hypervisor that can be locked up further. */
   readonly jail?: boolean;
-}
-
-/** The driver of this name, whether or not it can be used here. @throws MvmError `UNKNOWN_HYPERVISOR` */
-export function driverNamed(host: Place, name: string): Driver {
-  switch (name as HypervisorName) {
-    case "firecracker":
-      return createFirecrackerDriver(host);
-    case "qemu":
-      return createQemuDriver({ cacheDir: host.paths.cache, env: host.env });
-    default:
-      throw new MvmError("UNKNOWN_HYPERVISOR", `'${name}' is not a hypervisor that this mvmctl drives`, {
-        hint: `choose one of: ${HYPERVISORS.join(", ")}`,
-      });
-  }
 }
 
 /**
@@ -39,16 +20,23 @@ export function driverNamed(host: Place, name: string): Driver {
  */
 export async function chooseDriver(host: Host, wish?: string, needs: Needs = {}): Promise<Driver> {
   const name = wish ?? (host.env["MVM_HYPERVISOR"] || undefined);
-  if (name !== undefined) return probed(host, driverNamed(host, name));
+  if (name !== undefined) return probed(host, await load(host, name));
   if (needs.jail || host.env["MVM_FC_BIN"] || findFirecracker(host.paths, host.env)) {
-    const driver = driverNamed(host, "firecracker");
+    const driver = await load(host, "firecracker");
     const why = await whyNot(driver, host.signal);
     if (why === undefined) return driver;
     if (needs.jail) throw why;
     host.report({ kind: "note", text: `${why.message}; QEMU is used instead` });
-    return driverNamed(host, "qemu");
+    return await load(host, "qemu");
   }
-  return probed(host, driverNamed(host, "qemu"));
+  return probed(host, await load(host, "qemu"));
+}
+
+/** Each driver is loaded when it is used: `run` waits for what it loads before it starts a VM. */
+async function load(host: Host, name: string): Promise<Driver> {
+  if (name === "qemu") return createQemuDriver({ cacheDir: host.paths.cache, env: host.env });
+  const { driverNamed } = await import("./drivers.ts");
+  return driverNamed(host, name);
 }
 
 async function probed(host: Host, driver: Driver): Promise<Driver> {

@@ -3,8 +3,8 @@ import { MvmError } from "../core/errors.ts";
 import type { InstanceName } from "../core/names.ts";
 import { isAlive } from "../core/process-identity.ts";
 import { AgentClient } from "../guest/agent-client.ts";
-import { driverNamed } from "../hypervisor/choose.ts";
 import type { Driver, VmRef } from "../hypervisor/driver.ts";
+import { driverNamed } from "../hypervisor/drivers.ts";
 import type { InstanceRecord } from "./record.ts";
 import { requireInstance } from "./records.ts";
 

@@ -14,7 +14,6 @@ import type { Driver, HypervisorIdentity, PortForward, SnapshotFiles, VmConfig, 
 import { currentRevision, readRevision, type StoredRevision } from "../template/revisions.ts";
 import { damageOf, readSnapshots, type StoredSnapshot } from "../template/snapshots.ts";
 import { type VmSizes, vmConfigOf } from "../template/vm-config.ts";
-import { jailFor } from "./jail.ts";
 import { madeUpName } from "./made-up-name.ts";
 import { requireFreePorts } from "./ports.ts";
 import type { InstanceRecord } from "./record.ts";
@@ -274,7 +273,7 @@ async function startVm({ ctx, plan, driver, directory, revision, sizes, request,
   const config = vmConfigOf(revision, { directory, dataDisk, ports: request.ports }, sizes);
   const options = {
     dieWithParent: request.dieWithParent ?? false,
-    ...(request.jail ? { jail: jailFor(directory, sizes) } : {}),
+    ...(request.jail ? { jail: (await import("./jail.ts")).jailFor(directory, sizes) } : {}),
   };
   const start = (vmConfig: VmConfig) =>
     plan.start === "restored"

@@ -101,7 +101,7 @@ export async function removeInstance(ctx: Context, name: InstanceName, options: 
 /** Without a record nobody knows the hypervisor; its processes say themselves whose they are. */
 async function killWhateverRuns(ctx: Context, directory: string): Promise<void> {
   const [{ driverNamed }, { HYPERVISORS }] = await Promise.all([
-    import("../hypervisor/choose.ts"),
+    import("../hypervisor/drivers.ts"),
     import("../hypervisor/driver.ts"),
   ]);
   for (const name of HYPERVISORS) await driverNamed(ctx, name).kill({ directory });

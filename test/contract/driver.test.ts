@@ -15,7 +15,6 @@ import { AgentClient } from "../../src/guest/agent-client.ts";
 import { execInGuest } from "../../src/guest/exec.ts";
 import { waitHealthy } from "../../src/guest/health.ts";
 import { newIdentity } from "../../src/guest/identity.ts";
-import { driverNamed } from "../../src/hypervisor/choose.ts";
 import {
   type Driver,
   HYPERVISORS,
@@ -24,6 +23,7 @@ import {
   type VmConfig,
   type VmRef,
 } from "../../src/hypervisor/driver.ts";
+import { driverNamed } from "../../src/hypervisor/drivers.ts";
 import { firecrackerFeatures } from "../../src/hypervisor/firecracker-version.ts";
 import { currentRevision } from "../../src/template/revisions.ts";
 import { vmConfigOf } from "../../src/template/vm-config.ts";
@@ -196,7 +196,7 @@ for (const name of HYPERVISORS) {
     test("a VM that may not outlive its starter ends with it", async () => {
       const config = configOf("orphan");
       const script = `
-        import { driverNamed } from ${JSON.stringify(join(REPOSITORY, "src/hypervisor/choose.ts"))};
+        import { driverNamed } from ${JSON.stringify(join(REPOSITORY, "src/hypervisor/drivers.ts"))};
         const paths = { dataDir: ${JSON.stringify(mvm.dataDir)}, cache: ${JSON.stringify(join(mvm.dataDir, "cache"))} };
         const driver = driverNamed({ paths, env: process.env }, ${JSON.stringify(name)});
         const vm = await driver.restore(${JSON.stringify(config)}, ${JSON.stringify(files)}, { dieWithParent: true });

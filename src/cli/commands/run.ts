@@ -1,6 +1,5 @@
 import { parseInstanceName, parseRevisionId, parseTemplateName, type TemplateName } from "../../core/names.ts";
 import { formatMs, parseCpus, parseDataDiskMiB, parseMemMiB } from "../../core/sizes.ts";
-import { runInForeground } from "../../instance/foreground.ts";
 import { parsePortForward } from "../../instance/ports.ts";
 import { type RunOutcome, type RunRequest, runInstance } from "../../instance/run.ts";
 import { parseVolume } from "../../instance/volumes.ts";
@@ -82,6 +81,7 @@ async function stay(cli: Cli, request: RunRequest, stopTimeoutMs: number): Promi
   cli.endsInOrder();
   let started = false;
   try {
+    const { runInForeground } = await import("../../instance/foreground.ts");
     const end = await runInForeground(cli, request, {
       stopTimeoutMs,
       onStarted: (outcome) => {
