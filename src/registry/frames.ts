@@ -16,7 +16,7 @@ export const LEVELS = { image: 7, memory: 1 } as const;
 export function toFrame(chunk: Uint8Array, level: number): Promise<Buffer> {
   return compress(chunk, {
     pledgedSrcSize: chunk.length,
-    chunkSize: outputBuffer(chunk.length),
+    chunkSize: outputBuffer(chunk.length / 4),
     params: { [constants.ZSTD_c_compressionLevel]: level },
   });
 }
@@ -44,9 +44,12 @@ export async function fromFrame(frame: Uint8Array, length: number, sha256: strin
   return content;
 }
 
-/** Node calls back each time its output buffer is full: one that holds everything is full once. It takes 64 bytes at least. */
+/**
+ * Node calls back each time its output buffer is full, and the result keeps the whole of the last one alive. So decompressing
+ * has one that holds everything, and compressing one that holds what is usual. Node takes 64 bytes at least.
+ */
 function outputBuffer(length: number): number {
-  return Math.max(64, length);
+  return Math.max(64, Math.ceil(length));
 }
 
 function damaged(why: string, cause?: unknown): MvmError {

@@ -58,11 +58,17 @@ export async function pushNewChunks(
     const handle = await open(path, "r").catch((error) => {
       throw fileError(error, path, "read");
     });
+    // Read into again and again: collecting a buffer for each chunk would take as long as compressing it.
+    const buffers: Buffer[] = [];
     try {
       const toSend = mapOrdered(wanted, PARALLEL, async ({ sha256, position }) => {
         ctx.signal.throwIfAborted();
-        const content = await readChunk(handle, path, position, chunkLength(size, position), sha256);
-        return { sha256, bytes: content.length, frame: await toFrame(content, level) };
+        const buffer = buffers.pop() ?? Buffer.allocUnsafeSlow(CHUNK_BYTES);
+        const content = buffer.subarray(0, chunkLength(size, position));
+        await readChunk(handle, path, position, content, sha256);
+        const frame = await toFrame(content, level);
+        buffers.push(buffer);
+        return { sha256, bytes: content.length, frame };
       });
       for await (const { sha256, bytes, frame } of toSend) {
         known.set(sha256, await writer.add(sha256, frame));
@@ -84,11 +90,16 @@ function newChunks(index: FileIndex, known: KnownChunks): { sha256: string; posi
   return [...found].map(([sha256, position]) => ({ sha256, position }));
 }
 
-/** Reads a chunk, which must still be what it was when the file was made. */
-async function readChunk(file: FileHandle, path: string, position: number, length: number, sha256: string) {
-  const content = Buffer.allocUnsafe(length);
-  const { bytesRead } = await file.read(content, 0, length, position * CHUNK_BYTES);
-  if (bytesRead === length && (await digestAside(content)) === sha256) return content;
+/** Fills `content` with a chunk, which must still be what it was when the file was made. */
+async function readChunk(
+  file: FileHandle,
+  path: string,
+  position: number,
+  content: Buffer,
+  sha256: string,
+): Promise<void> {
+  const { bytesRead } = await file.read(content, 0, content.length, position * CHUNK_BYTES);
+  if (bytesRead === content.length && (await digestAside(content)) === sha256) return;
   throw new MvmError("ARTIFACT_DAMAGED", `${path} is not what was built: its chunk ${position} was altered`, {
     hint: "mvmctl template verify NAME shows all damage; build it again with --force",
   });
