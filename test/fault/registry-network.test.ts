@@ -1,10 +1,14 @@
 import assert from "node:assert/strict";
+import { mkdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
 import { after, afterEach, before, beforeEach, describe, test } from "node:test";
 import { resolvePaths } from "../../src/core/paths.ts";
+import { run } from "../../src/core/process.ts";
 import { type FaultProxy, startFaultProxy } from "../support/fault-proxy.ts";
 import { type Mvmctl, useMvmctl } from "../support/mvmctl.ts";
 import { type MadeTemplate, makeTemplate } from "../support/registry.ts";
 import { type S3Server, startS3rver, startVersitygw, VERSITYGW } from "../support/s3-server.ts";
+import { until as untilTrue } from "../support/wait.ts";
 
 /** Whole pushes and pulls through a network that fails: a proxy makes the faults in front of a real server. */
 describe("pushing and pulling while the network fails", () => {
@@ -66,6 +70,34 @@ describe("pushing and pulling while the network fails", () => {
     const refusing = proxy.on({ path: /tags/, times: Infinity }, { kind: "answer", status: 403 });
     await bob.fails(["template", "pull", "web"], "REGISTRY_DENIED");
     assert.equal(refusing.used, 1);
+  });
+
+  test("no space in the middle of a pull is said, and with space again it goes on where it stopped", async (t) => {
+    const small = join(bob.dataDir, "small");
+    mkdirSync(small);
+    const mounted = await run("mount", ["-t", "tmpfs", "-o", "size=24m", "small", small]);
+    if (mounted.exitCode !== 0) return t.skip(`a small file system can't be mounted: ${mounted.stderr.trim()}`);
+    try {
+      const there = { env: { MVM_DATA_DIR: join(small, "data") } };
+      const filler = join(small, "filler");
+      let full = () => {};
+      const until = new Promise<void>((resolve) => {
+        full = resolve;
+      });
+      const rule = proxy.on({ method: "GET", path: /blobs/ }, { kind: "hold", until });
+      const pulling = bob.fails(["template", "pull", "web"], "DISK_FULL", there);
+      await untilTrue("space was checked, and content is asked for", () => rule.used > 0);
+      const filling = await run("dd", ["if=/dev/zero", `of=${filler}`, "bs=64k"]);
+      assert.match(filling.stderr, /No space left/);
+      full();
+      assert.match(await pulling, /free some space/);
+      assert.deepEqual(await bob.json(["template", "list"], there), []);
+      rmSync(filler);
+      await bob.ok(["template", "pull", "web"], there);
+      await bob.ok(["template", "verify", "web"], there);
+    } finally {
+      await run("umount", ["-l", small]);
+    }
   });
 
   test("an answer to a tag's move that is lost does not look like somebody else's move", async () => {
