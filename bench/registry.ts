@@ -1,6 +1,6 @@
 /**
  * Measures pushing, pulling and verifying a template against the tools that people copy files with, on the same server and the
- * same files, in turns: `npm run bench:registry`. Needs MVM_TEST_VERSITYGW (`.ci/versitygw` prints it), and compares with those of
+ * same files, in turns: `npm run bench:registry`. Needs MVM_TEST_VERSITYGW (`.ci/run` shows how it is built), and compares with those of
  * rclone, aws and desync that are on the PATH. Exits with 1 if a promise is not kept.
  */
 import { cpSync, linkSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";

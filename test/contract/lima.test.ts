@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, test } from "node:test";
@@ -70,8 +70,11 @@ async function validate(yaml: string): Promise<string> {
     chmodSync(directory, 0o777);
     const path = join(directory, "mvmctl.yaml");
     writeFileSync(path, yaml);
-    const other = ["--reuid", String(NOBODY), "--regid", String(NOBODY), "--clear-groups", LIMACTL!];
-    const [program, ...rest] = process.getuid?.() === 0 ? ["setpriv", ...other] : [LIMACTL!];
+    // Where another user may run it.
+    const limactl = join(directory, "limactl");
+    copyFileSync(LIMACTL!, limactl);
+    const other = ["--reuid", String(NOBODY), "--regid", String(NOBODY), "--clear-groups", limactl];
+    const [program, ...rest] = process.getuid?.() === 0 ? ["setpriv", ...other] : [limactl];
     const env = { PATH: process.env["PATH"], HOME: directory };
     const result = await run(program!, [...rest, "template", "validate", "--fill", path], { env, cwd: directory });
     if (result.exitCode !== 0) throw new Error(result.stderr);
