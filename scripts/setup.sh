@@ -34,6 +34,8 @@ missing_packages() {
   has socat || echo socat
   # The tests make a private certificate authority.
   has openssl || echo openssl
+  # The tests look at what is synced before a power cut.
+  has strace || echo strace
   # script(1), through which the tests use a terminal.
   has script || echo bsdutils
   # Without its certificates Nix and cargo reach no server.

@@ -80,6 +80,7 @@ function publishTemplate(
 
 function sealRevision(store: Store, directory: string, { record }: RemoteRevision): void {
   mkdirSync(join(directory, "snapshots"), { recursive: true });
+  syncDirectory(join(directory, "snapshots"));
   seal(directory, record);
   writeFileAtomic(join(directory, "manifest.json"), record.document, { mode: READ_ONLY });
   writeDocument(BuildRecordDocument, join(directory, "build.json"), {
