@@ -11,13 +11,18 @@ use crate::app::{App, Phase};
 use crate::async_fd::AsyncFile;
 use crate::cgroup;
 use crate::config::CommandLine;
+use crate::init::network;
 use crate::process::{self, Launch, Streams};
+
+/// The kernel acts on a new link within a second (net/core/link_watch.c): twice that.
+const LINK_LIMIT: Duration = Duration::from_secs(2);
 
 /// Runs the hooks, writes everything out, and freezes every process but this one.
 pub async fn prepare(app: &App, limit: Duration) -> io::Result<()> {
     run_hooks(app, "preSnapshot", &app.config.hooks.pre_snapshot, limit).await?;
     app.set_phase(Phase::Prepared);
     cgroup::kill(&cgroup::group("checks"));
+    link_settled().await;
     forget_caches()?;
     warm_up(app).await;
     let quiet = async {
@@ -31,10 +36,26 @@ pub async fn prepare(app: &App, limit: Duration) -> io::Result<()> {
     })
 }
 
-/// What the page cache holds is on the disk too: a snapshot need not carry it.
+/// A guest that is healthy within a second of its boot has a link whose coming up the kernel has not told its network stack yet: it would
+/// do so in every clone, and IPv6 with its addresses and routes would be set up there while the clone has better things to do.
+async fn link_settled() {
+    let is = |what: &str, state: &str| {
+        let path = format!("/sys/class/net/{}/{what}", network::ETHERNET);
+        fs::read_to_string(path).is_ok_and(|text| text.trim() == state)
+    };
+    let settled = async {
+        while is("carrier", "1") && is("operstate", "down") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let _ = timeout(LINK_LIMIT, settled).await;
+}
+
+/// What the page cache holds is on the disk too: a snapshot need not carry it. Names and inodes stay: they are small, and every clone
+/// looks up the same ones.
 fn forget_caches() -> io::Result<()> {
     unsafe { libc::sync() };
-    fs::write("/proc/sys/vm/drop_caches", "3")
+    fs::write("/proc/sys/vm/drop_caches", "1")
 }
 
 /// Runs every check once more, so that what it and its service read is in the snapshot's memory: every clone's first

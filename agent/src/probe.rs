@@ -3,15 +3,18 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
-/// A page is read to its end, so that no server writes into a closed connection, but not further than this.
+/// A page is read to its end, but not further than this, and not longer.
 const PAGE_BYTES: u64 = 1024 * 1024;
+const PAGE_TIME: Duration = Duration::from_secs(1);
 /// What is shown of an answer that is not the right one.
-const SHOWN_BYTES: usize = 512;
+const SHOWN_BYTES: u64 = 512;
 
 /// `127.0.0.1:5432`. The host is an address or `localhost`: a check must not depend on a name server.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -76,15 +79,23 @@ pub async fn tcp(TcpTarget(address): &TcpTarget) -> Result<(), String> {
     connect(*address).await.map(|_| ())
 }
 
-/// Passes when the answer is a success or a redirection (RFC 9110, 15: 2xx and 3xx).
+/// Passes as soon as the answer is known to be a success or a redirection (RFC 9110, 15: 2xx and 3xx).
 pub async fn http(target: &HttpTarget) -> Result<(), String> {
     let mut stream = connect(target.address).await?;
-    let page = exchange(&mut stream, target)
-        .await
-        .map_err(|error| format!("{}: {error}", target.address))?;
-    match status(&page) {
-        Some(200..=399) => Ok(()),
-        _ => Err(String::from_utf8_lossy(&page[..page.len().min(SHOWN_BYTES)]).into_owned()),
+    // HTTP/1.0 ends an answer by closing the connection: there is nothing to take apart.
+    let request = format!(
+        "GET {} HTTP/1.0\r\nHost: {}\r\nUser-Agent: mvm-agent\r\n\r\n",
+        target.path, target.authority
+    );
+    let mut page = Vec::new();
+    let failed = exchange(&mut stream, &request, &mut page).await.err();
+    match (status(&page), failed) {
+        (Some(200..=399), _) => {
+            read_on(stream);
+            Ok(())
+        }
+        (None, Some(error)) if page.is_empty() => Err(format!("{}: {error}", target.address)),
+        _ => Err(String::from_utf8_lossy(&page).into_owned()),
     }
 }
 
@@ -94,19 +105,24 @@ async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
         .map_err(|error| format!("{address}: {error}"))
 }
 
-async fn exchange(stream: &mut TcpStream, target: &HttpTarget) -> io::Result<Vec<u8>> {
-    // HTTP/1.0 ends an answer by closing the connection: there is nothing to take apart.
-    let request = format!(
-        "GET {} HTTP/1.0\r\nHost: {}\r\nUser-Agent: mvm-agent\r\n\r\n",
-        target.path, target.authority
-    );
+/// Reads the answer, not further than is of use: its first line when that is good, else what can be shown.
+async fn exchange(stream: &mut TcpStream, request: &str, page: &mut Vec<u8>) -> io::Result<()> {
     stream.write_all(request.as_bytes()).await?;
-    let mut page = Vec::new();
-    match stream.take(PAGE_BYTES).read_to_end(&mut page).await {
-        // A server may cut the connection off when it has said everything.
-        Err(error) if page.is_empty() => Err(error),
-        _ => Ok(page),
-    }
+    let mut shown = stream.take(SHOWN_BYTES);
+    while !matches!(status(page), Some(200..=399)) && shown.read_buf(page).await? > 0 {}
+    Ok(())
+}
+
+/// Takes the rest of a page, not forever, so that no server writes into a closed connection.
+fn read_on(stream: TcpStream) {
+    tokio::task::spawn_local(async move {
+        let mut rest = stream.take(PAGE_BYTES);
+        let _ = timeout(
+            PAGE_TIME,
+            tokio::io::copy(&mut rest, &mut tokio::io::sink()),
+        )
+        .await;
+    });
 }
 
 /// `HTTP/1.1 200 OK` → 200.
@@ -121,6 +137,7 @@ fn status(page: &[u8]) -> Option<u16> {
 mod tests {
     use super::*;
     use tokio::net::TcpListener;
+    use tokio::task::LocalSet;
 
     fn http_target(text: &str) -> Result<HttpTarget, String> {
         HttpTarget::try_from(text.to_string())
@@ -157,7 +174,8 @@ mod tests {
             stream.write_all(text.as_bytes()).await.unwrap();
         };
         let target = http_target(&format!("http://{address}/health")).unwrap();
-        tokio::join!(http(&target), serve).0
+        let both = async { tokio::join!(http(&target), serve).0 };
+        LocalSet::new().run_until(both).await
     }
 
     #[tokio::test]
@@ -168,6 +186,19 @@ mod tests {
         assert!(failed.unwrap_err().contains("503 Busy\r\n\r\nnot yet"));
         assert!(answer("SSH-2.0-x\r\n").await.is_err());
         assert!(answer("").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_close_the_connection_passes_too() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = http_target(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
+            stream
+        };
+        let both = async { tokio::join!(http(&target), serve).0 };
+        assert_eq!(LocalSet::new().run_until(both).await, Ok(()));
     }
 
     #[tokio::test]

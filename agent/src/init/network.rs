@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use crate::console;
 use crate::kernel_command_line::Network;
 
-const ETHERNET: &str = "eth0";
+pub const ETHERNET: &str = "eth0";
 
 /// Brings up `lo`, and `eth0` with the given addresses.
 pub fn bring_up(network: Option<&Network>) {
