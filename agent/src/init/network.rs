@@ -30,6 +30,7 @@ pub fn configure(network: &Network) -> io::Result<()> {
     request(ETHERNET, libc::SIOCSIFNETMASK, |ifr| {
         ifr.ifr_ifru.ifru_netmask = socket_address(Ipv4Addr::from(mask))
     })?;
+    announce_changes()?;
     set_up(ETHERNET)?;
     if let Some(gateway) = network.gateway {
         add_default_route(gateway)?;
@@ -51,14 +52,7 @@ pub fn parse_mac(text: &str) -> Option<[u8; 6]> {
 }
 
 /// Changes the hardware address. virtio-net takes that while the interface is up, and addresses and routes stay.
-///
-/// The neighbours must hear of it: a hypervisor announces a restored guest by its old address, and whoever remembers that
-/// one would send into the void for over a minute. With arp_notify the kernel tells them (ip-sysctl.rst).
 pub fn set_mac(mac: [u8; 6]) -> io::Result<()> {
-    fs::write(
-        format!("/proc/sys/net/ipv4/conf/{ETHERNET}/arp_notify"),
-        "1",
-    )?;
     request(ETHERNET, libc::SIOCSIFHWADDR, |ifr| {
         let mut address: libc::sockaddr = unsafe { mem::zeroed() };
         address.sa_family = libc::ARPHRD_ETHER;
@@ -67,6 +61,16 @@ pub fn set_mac(mac: [u8; 6]) -> io::Result<()> {
         }
         ifr.ifr_ifru.ifru_hwaddr = address;
     })
+}
+
+/// The neighbours must hear of a new hardware address: a hypervisor announces a restored guest by its old one, and whoever
+/// remembers that would send into the void for over a minute. With arp_notify the kernel tells them (ip-sysctl.rst). Set at
+/// the boot, so that no restored guest has to.
+fn announce_changes() -> io::Result<()> {
+    fs::write(
+        format!("/proc/sys/net/ipv4/conf/{ETHERNET}/arp_notify"),
+        "1",
+    )
 }
 
 fn set_up(interface: &str) -> io::Result<()> {
