@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use crate::accounts::Accounts;
 use crate::checks::Check;
 use crate::config::Config;
+use crate::in_flight::InFlight;
 use crate::kernel_command_line::KernelCommandLine;
 use crate::logs::Logs;
 use crate::reaper::Reaper;
@@ -38,6 +39,8 @@ pub struct App {
     /// How often `wake` was called.
     pub generation: Cell<u64>,
     pub role: RefCell<String>,
+    /// Clients of the API.
+    pub connections: Rc<InFlight>,
     /// The run's own variables.
     pub env: RefCell<BTreeMap<String, String>>,
     /// Something about services, checks or the phase is different.
@@ -68,6 +71,7 @@ impl App {
                 Phase::Running
             }),
             generation: Cell::new(0),
+            connections: Rc::default(),
             role: RefCell::new(command_line.role.clone()),
             env: RefCell::default(),
             changed: Notify::new(),

@@ -21,7 +21,10 @@ pub fn start_services(app: &Rc<App>) {
     }
 }
 
-/// Stops services within the time, writes everything out, and powers off.
+/// Longest that the guest stays after its services ended for what they said last to be read.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Stops services within the time, lets clients hear them out, writes everything to disk, and powers off.
 pub async fn shut_down(app: Rc<App>, limit: Duration) {
     app.set_phase(Phase::Stopping);
     let _ = cgroup::thaw_all();
@@ -42,8 +45,16 @@ pub async fn shut_down(app: Rc<App>, limit: Duration) {
         console::say("some services did not stop in time");
     }
     cgroup::kill(&cgroup::group(""));
+    let _ = timeout(FAREWELL, say_farewell(&app)).await;
     unmount_data();
     power_off(app.command_line.reboot_by_keyboard)
+}
+
+/// Until the last line of every service is with who follows the logs, and the clients have hung up.
+async fn say_farewell(app: &App) {
+    app.logs.sources.until_none().await;
+    app.logs.close();
+    app.connections.until_none().await;
 }
 
 fn unmount_data() {

@@ -1,11 +1,14 @@
 //! What services wrote: a ring for each, and a wake-up for whoever follows.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use tokio::sync::Notify;
+
+use crate::in_flight::InFlight;
 
 /// Kept of each service's output.
 const RING_BYTES: usize = 256 * 1024;
@@ -28,7 +31,11 @@ pub struct Line {
 pub struct Logs {
     rings: RefCell<BTreeMap<String, Ring>>,
     count: RefCell<u64>,
-    pub added: Notify,
+    /// The streams that are read.
+    pub sources: Rc<InFlight>,
+    closed: Cell<bool>,
+    /// There is a line more, or there will be none.
+    pub changed: Notify,
 }
 
 #[derive(Default)]
@@ -55,7 +62,17 @@ impl Logs {
         while ring.bytes > RING_BYTES {
             ring.bytes -= ring.lines.pop_front().map_or(0, |line| line.text.len());
         }
-        self.added.notify_waiters();
+        self.changed.notify_waiters();
+    }
+
+    /// Nothing more will be said: who follows has heard all.
+    pub fn close(&self) {
+        self.closed.set(true);
+        self.changed.notify_waiters();
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed.get()
     }
 
     /// Lines after `seen`, of one service or of all, in the order they were written.

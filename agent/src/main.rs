@@ -10,6 +10,7 @@ mod checks;
 mod config;
 mod console;
 mod health;
+mod in_flight;
 mod init;
 mod kernel_command_line;
 mod lifecycle;

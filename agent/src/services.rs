@@ -274,6 +274,7 @@ async fn collect(
     fd: OwnedFd,
     mut file: Option<File>,
 ) {
+    let _counted = app.logs.sources.enter();
     let Ok(mut source) = AsyncFile::new(fd) else {
         return;
     };

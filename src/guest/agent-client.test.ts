@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { answerJson, useFakeAgent } from "../../test/support/fake-agent.ts";
 import { AgentClient } from "./agent-client.ts";
-import { collectLogs } from "./logs.ts";
+import { type LogLine, readLogs, renderLogLine } from "./logs.ts";
 
 type Answer = Parameters<typeof useFakeAgent>[0];
 
@@ -95,9 +95,13 @@ test("services' logs are read line by line, each with its service's name before 
     { service: "web", stream: "stdout", timeMs: 1, text: "listening" },
     { service: "db", stream: "stderr", timeMs: 2, text: "ready" },
   ];
-  const text = await talk((stream) => {
-    stream.respond({ ":status": 200 });
-    stream.end(lines.map((line) => `${JSON.stringify(line)}\n`).join(""));
-  }, collectLogs);
-  assert.equal(text, "web | listening\ndb | ready\n");
+  const read: LogLine[] = [];
+  await talk(
+    (stream) => {
+      stream.respond({ ":status": 200 });
+      stream.end(lines.map((line) => `${JSON.stringify(line)}\n`).join(""));
+    },
+    (client) => readLogs(client, {}, (line) => read.push(line)),
+  );
+  assert.equal(read.map(renderLogLine).join(""), "web | listening\ndb | ready\n");
 });

@@ -50,12 +50,3 @@ export async function readLogs(
 export function renderLogLine(line: LogLine): string {
   return `${line.service} | ${line.text}\n`;
 }
-
-/** All that the agent still has, rendered. */
-export async function collectLogs(client: AgentClient): Promise<string> {
-  let text = "";
-  await readLogs(client, {}, (line) => {
-    text += renderLogLine(line);
-  });
-  return text;
-}

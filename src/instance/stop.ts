@@ -1,13 +1,14 @@
-import { existsSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Context } from "../core/context.ts";
-import { MvmError } from "../core/errors.ts";
+import { fileError, MvmError, messageOf } from "../core/errors.ts";
 import { acquireLock } from "../core/locks.ts";
 import type { InstanceName } from "../core/names.ts";
 import { isAlive } from "../core/process-identity.ts";
 import { makeStagingDirectory, sweepStaging } from "../core/staging.ts";
-import { collectLogs, SERVICES_LOG } from "../guest/logs.ts";
+import type { AgentClient } from "../guest/agent-client.ts";
+import { type LogLine, readLogs, renderLogLine, SERVICES_LOG } from "../guest/logs.ts";
 import { connectAgent, driverOf, type LiveInstance, requireLive } from "./connect.ts";
 import { requireInstance, writeRecord } from "./records.ts";
 
@@ -49,13 +50,15 @@ export async function stopInstance(
   return { name, how: graceful ? "graceful" : runs || status.state === "starting" ? "killed" : "already" };
 }
 
-/** Says whether the guest powered itself off in time. What its services said is kept before they are gone. */
+/** Says whether the guest powered itself off in time. What its services said, up to the last line, is kept. */
 async function shutDown(ctx: Context, live: LiveInstance, timeoutMs: number): Promise<boolean> {
   const deadline = Date.now() + timeoutMs;
+  const signal = AbortSignal.any([ctx.signal, AbortSignal.timeout(timeoutMs)]);
   try {
     await using client = await connectAgent(ctx, live, Math.min(timeoutMs, 5000));
-    writeFileSync(join(live.vm.directory, SERVICES_LOG), await collectLogs(client));
+    const kept = keepLogs(ctx, client, live, signal);
     await client.shutdown(Math.max(0, timeoutMs - 1000));
+    await kept;
   } catch (error) {
     if (!(error instanceof MvmError)) throw error;
     ctx.report({ kind: "note", text: `${live.name} could not be asked to shut down: ${error.message}` });
@@ -67,6 +70,20 @@ async function shutDown(ctx: Context, live: LiveInstance, timeoutMs: number): Pr
     await delay(10);
   }
   return true;
+}
+
+/** Writes down what services said, and go on to say, until the guest or the signal ends it. */
+async function keepLogs(ctx: Context, client: AgentClient, live: LiveInstance, signal: AbortSignal): Promise<void> {
+  const path = join(live.vm.directory, SERVICES_LOG);
+  try {
+    const file = openSync(path, "w");
+    const write = (line: LogLine) => void writeSync(file, renderLogLine(line));
+    await readLogs(client, { follow: true }, write, signal).finally(() => closeSync(file));
+  } catch (error) {
+    // A guest that goes cuts its clients off, which is what it was asked for; a full disk must not keep it from going.
+    const failure = fileError(error, path, "write");
+    if (failure !== error) ctx.report({ kind: "note", text: `logs are not kept: ${messageOf(failure)}` });
+  }
 }
 
 /**

@@ -76,7 +76,7 @@ describe("run --foreground", () => {
       assert.equal(await vm.ended, 0, vm.stderr());
       assert.match(vm.stdout(), /^talk \| going$/m);
       assert.equal((await listed("svc"))?.state, "stopped");
-      assert.match(await mvm.ok(["logs", "svc"]), /^talk \| here$/m);
+      assert.match(await mvm.ok(["logs", "svc"]), /^talk \| here$.*^talk \| going$/ms);
       assert.deepEqual(findVmProcesses(mvm.dataDir), []);
     });
   }

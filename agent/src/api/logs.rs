@@ -20,18 +20,18 @@ pub async fn get(app: &Rc<App>, query: &Query, reply: &mut Reply) -> Result<(), 
     }
     let mut seen = 0;
     loop {
-        let added = app.logs.added.notified();
+        let changed = app.logs.changed.notified();
         for line in lines {
             seen = line.number;
             let mut text = serde_json::to_vec(&line).map_err(std::io::Error::other)?;
             text.push(b'\n');
             body.send(text.into()).await?;
         }
-        if !query.flag("follow") {
+        if !query.flag("follow") || app.logs.is_closed() {
             return Ok(body.end()?);
         }
         tokio::select! {
-            () = added => {}
+            () = changed => {}
             () = body.cancelled() => return Ok(()),
         }
         lines = app.logs.after(seen, service);

@@ -52,6 +52,7 @@ pub async fn serve_connection<T: AsyncRead + AsyncWrite + Unpin>(app: Rc<App>, i
     let Ok(mut connection) = handshake else {
         return;
     };
+    let _counted = app.connections.enter();
     while let Some(Ok((request, respond))) = connection.accept().await {
         tokio::task::spawn_local(answer(app.clone(), request, respond));
     }
