@@ -4,31 +4,35 @@
 # Ends when the guest's agent has answered `wake`; QEMU goes on. With BODY "-", when the agent has answered the handshake.
 use strict;
 use warnings;
-use IO::Socket::UNIX;
-use POSIX ();
+use Socket;
 use Time::HiRes qw(sleep);
 
 my ($directory, $vmstate, $body, @qemu) = @ARGV;
 chdir $directory or die "$directory: $!";
-# Perl closes descriptors above $^F at exec.
+# Perl closes descriptors above $^F at exec, and below it a handle that is opened again keeps its number.
 $^F = 16;
 open(my $state, '<', $vmstate) or die "$vmstate: $!";
 
 my $pid = fork() // die "fork: $!";
 if ($pid == 0) {
-    POSIX::setsid();
+    setpgrp;
     open(STDIN,  '<',  '/dev/null');
     open(STDOUT, '>>', 'hypervisor.log');
     open(STDERR, '>>', 'hypervisor.log');
-    POSIX::dup2(fileno($state), 3) or die "dup2: $!";
-    exec @qemu or POSIX::_exit(127);
+    if (fileno($state) != 3) {
+        my $three;
+        open($three, '<&=', 3) or open($three, '<', '/dev/null') or die "descriptor 3: $!";
+        open($three, '<&', $state) or die "descriptor 3: $!";
+        die 'descriptor 3 is another one' if fileno($three) != 3;
+    }
+    exec @qemu or kill 'KILL', $$;
 }
 
 sub connect_to {
     my ($path) = @_;
     for (1 .. 5000) {
-        my $socket = IO::Socket::UNIX->new(Peer => $path);
-        return $socket if $socket;
+        socket(my $socket, AF_UNIX, SOCK_STREAM, 0) or die "socket: $!";
+        return $socket if connect($socket, pack_sockaddr_un($path));
         sleep 0.002;
     }
     die "nobody listens on $path";
@@ -38,8 +42,7 @@ my $qmp = connect_to('qmp.sock');
 
 sub execute {
     my ($command, $arguments) = @_;
-    print {$qmp} qq({"execute":"$command","arguments":$arguments}\n);
-    $qmp->flush;
+    syswrite $qmp, qq({"execute":"$command","arguments":$arguments}\n);
     while (my $line = <$qmp>) {
         return $line if $line =~ /"(return|error)":/;
     }

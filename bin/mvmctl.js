@@ -1,11 +1,6 @@
 #!/usr/bin/env node
-// Plain JavaScript that every Node with ES modules can parse: it says which Node is needed before anything else is loaded.
-import { existsSync, readFileSync } from "fs";
-import { homedir } from "os";
-import { join } from "path";
-import { fileURLToPath } from "url";
-
-const root = fileURLToPath(new URL("..", import.meta.url));
+// Plain JavaScript that every Node with ES modules can parse: it says which Node is needed before anything else is loaded. It has no
+// imports: for one of "fs", Node loads all that belongs to it, which takes as long as all of mvmctl.
 const needed = 24;
 
 if (Number(process.versions.node.split(".")[0]) < needed) {
@@ -13,16 +8,35 @@ if (Number(process.versions.node.split(".")[0]) < needed) {
     `mvmctl needs Node.js ${needed} or newer, and this is ${process.versions.node}: in a clone run \`npm ci\` and then \`npx mvmctl\` (it brings its own Node), or install Node.js ${needed}\n`,
   );
   process.exit(1);
-} else if (process.argv.length === 3 && (process.argv[2] === "--version" || process.argv[2] === "-V")) {
+}
+
+const { existsSync, readFileSync } = process.getBuiltinModule("fs");
+const { join } = process.getBuiltinModule("path");
+const root = join(import.meta.dirname, "..");
+const args = process.argv.slice(2);
+
+if (args.length === 1 && (args[0] === "--version" || args[0] === "-V")) {
   process.stdout.write(`${JSON.parse(readFileSync(join(root, "package.json"), "utf8")).version}\n`);
 } else {
-  const { enableCompileCache } = await import("module");
-  // In the user's own directory: compiled code in a shared one could be somebody else's. Only once that is there: Node
-  // never returns from making one where the file system makes none (/proc).
-  const dataDir = process.env.MVM_DATA_DIR || join(process.env.HOME || homedir(), ".mvm");
-  if (existsSync(dataDir)) enableCompileCache(join(dataDir, "cache", "node"));
-  // A clone has the sources and runs them as they are; the published package has what was compiled from them.
+  const { main, keep } = await loadMain();
+  const code = await main(args);
+  if (code === 0) keep();
+  process.exit(code);
+}
+
+/** A clone has the sources and runs them as they are; the published package has what was compiled from them. */
+async function loadMain() {
+  const home = () => process.env.HOME || process.getBuiltinModule("os").homedir();
+  const dataDir = process.env.MVM_DATA_DIR || join(home(), ".mvm");
+  // Only once that is there: Node never returns from making one where the file system makes none (/proc).
+  const cache = existsSync(dataDir) ? join(dataDir, "cache", "node") : undefined;
   const source = join(root, "src", "cli", "main.ts");
-  const { main } = await import(existsSync(source) ? source : join(root, "dist", "lib", "main.js"));
-  process.exit(await main(process.argv.slice(2)));
+  if (existsSync(source)) {
+    if (cache) process.getBuiltinModule("module").enableCompileCache(cache);
+    return { main: (await import(source)).main, keep: () => {} };
+  }
+  const { load } = await import("./load.js");
+  const purpose = /^[a-z]+$/.test(args[0] ?? "") ? args[0] : "any";
+  const compiled = load(join(root, "dist", "lib", "main.cjs"), cache, purpose);
+  return { main: compiled.exports.main, keep: compiled.keep };
 }

@@ -1,32 +1,69 @@
 /**
- * Compiles what is published into dist/: one bundle that starts fast, in pieces that commands load when they need them, and
- * the library's type declarations. dist/lib/ is two levels below the root, as src/nix/ is: both find nix/ the same way.
+ * Compiles what is published into dist/: the command, the library, and the library's type declarations. dist/lib/ is two
+ * levels below the root, as src/nix/ is: both find nix/ the same way.
  */
-import { rmSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { build } from "esbuild";
+import { type BuildOptions, build, type Plugin } from "esbuild";
 import { run } from "../src/core/process.ts";
 
 const root = join(import.meta.dirname, "..");
 const out = join(root, "dist");
 rmSync(out, { recursive: true, force: true });
-await build({
+const common = {
   absWorkingDir: root,
-  entryPoints: { main: "src/cli/main.ts", index: "src/index.ts" },
-  outdir: join(out, "lib"),
   bundle: true,
-  splitting: true,
-  format: "esm",
   platform: "node",
+  target: "node24",
   // Large, and needed only by who keeps credentials where AWS's tools do.
   external: ["@aws-sdk/credential-provider-node"],
-  target: "node24",
+  legalComments: "linked",
+} satisfies BuildOptions;
+
+/** Node begins with these. */
+const EARLY_BUILTINS = ["node:fs", "node:path", "node:url", "node:events"];
+
+/** Has Node load its other modules when something of theirs is first used: some take 10 ms. */
+const lateBuiltins: Plugin = {
+  name: "late-builtins",
+  setup({ onResolve, onLoad }) {
+    onResolve({ filter: /^node:/ }, ({ path, namespace }) =>
+      namespace === "file" && !EARLY_BUILTINS.includes(path) ? { path, namespace: "late" } : undefined,
+    );
+    onLoad({ filter: /.*/, namespace: "late" }, ({ path }) => ({
+      // esbuild copies what an exported object has itself, and keeps its prototype.
+      contents: `let loaded;
+        const get = (_, name) => (loaded ??= require(${JSON.stringify(path)}))[name];
+        module.exports = Object.create(new Proxy({}, { get }));`,
+    }));
+  },
+};
+
+// The command is one file of CommonJS: a file costs Node a millisecond to load, and the imports of an ES module are all
+// loaded before anything runs.
+const command = join(out, "lib", "main.cjs");
+await build({
+  ...common,
+  entryPoints: ["src/cli/main.ts"],
+  outfile: command,
+  format: "cjs",
+  plugins: [lateBuiltins],
+  define: { "import.meta.url": "__url", "import.meta.dirname": "__dirname" },
+  banner: { js: '"use strict"; const __url = require("node:url").pathToFileURL(__filename).href;' },
+});
+// It is read as Latin-1: V8 keeps two bytes for each character of a text that has one beyond.
+if (/[^\0-\x7f]/.test(readFileSync(command, "utf8"))) throw new Error(`${command} has characters beyond ASCII`);
+await build({
+  ...common,
+  entryPoints: { index: "src/index.ts" },
+  outdir: join(out, "lib"),
+  splitting: true,
+  format: "esm",
   // CommonJS dependencies ask for Node's own modules with require().
   banner: {
     // Made when it is called: each of many files begins with it.
     js: 'import { createRequire as __createRequire } from "node:module"; const require = (id) => __createRequire(import.meta.url)(id);',
   },
-  legalComments: "inline",
 });
 const types = await run("tsc", ["-p", "tsconfig.build.json"], { cwd: root });
 if (types.exitCode !== 0) {

@@ -34,7 +34,7 @@ function checkName(kind: string, text: string): void {
 
 /** Control characters in bad input must not reach a terminal. */
 function printable(text: string): string {
-  return text.replace(/[^\x20-\x7e…]/g, "?");
+  return text.replace(/[^\x20-\x7e\u2026]/g, "?");
 }
 
 /** @throws MvmError `INVALID_NAME` */

@@ -1,4 +1,3 @@
-import { randomBytes } from "node:crypto";
 import { bootId, isAlive, ownIdentity } from "./process-identity.ts";
 
 /**
@@ -8,10 +7,12 @@ import { bootId, isAlive, ownIdentity } from "./process-identity.ts";
 export const STAGING_PREFIX = ".staging-";
 const PATTERN = /^\.staging-(\d+)-(\d+)-([0-9a-f]{8})-/;
 
+let names = 0;
+
 /** A name for a temporary file or directory of this process; `label` is for people who look. */
 export function stagingName(label: string): string {
   const self = ownIdentity();
-  const unique = randomBytes(4).toString("hex");
+  const unique = (names++).toString(16).padStart(8, "0");
   return `${STAGING_PREFIX}${self.pid}-${self.startTime}-${bootId().slice(0, 8)}-${unique}-${label.slice(0, 64)}`;
 }
 

@@ -1,4 +1,4 @@
-import { closeSync, openSync } from "node:fs";
+import { closeSync, existsSync, openSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { basename, dirname } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -42,14 +42,17 @@ export async function connectUnix(path: string, options: ConnectOptions): Promis
   const started = Date.now();
   for (;;) {
     options.signal?.throwIfAborted();
+    let cause: unknown;
     try {
-      return await connectOnce(path);
+      // To look costs a fraction of trying.
+      if (existsSync(path)) return await connectOnce(path);
     } catch (error) {
       if (!isErrno(error, "ENOENT", "ECONNREFUSED", "EAGAIN")) throw error;
-      options.checkAlive?.();
-      if (Date.now() >= options.deadlineMs) {
-        throw new MvmError("UNREACHABLE", `nobody listens on ${path}`, { cause: error });
-      }
+      cause = error;
+    }
+    options.checkAlive?.();
+    if (Date.now() >= options.deadlineMs) {
+      throw new MvmError("UNREACHABLE", `nobody listens on ${path}`, { cause });
     }
     await delay(Date.now() - started < EAGER_PERIOD_MS ? FIRST_RETRIES_MS : LATER_RETRIES_MS);
   }

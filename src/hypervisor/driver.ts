@@ -76,6 +76,8 @@ export interface StartOptions {
   readonly dieWithParent?: boolean;
   /** Only where `Capabilities.jail` says so. */
   readonly jail?: Jail | undefined;
+  /** Called when the hypervisor's process runs and has yet to load: the time to do what else takes time. */
+  readonly onStarted?: ((vm: VmRef) => void) | undefined;
 }
 
 export interface BootOptions extends StartOptions {

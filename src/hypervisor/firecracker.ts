@@ -69,6 +69,7 @@ export function createFirecrackerDriver(
       ...(network?.lifeline === undefined ? {} : { stdin: network.lifeline }),
       sockets: [join(RUN, "api.sock"), join(RUN, "v.sock")],
       installHint: FIRECRACKER_INSTALL_HINT,
+      onStarted: options.onStarted,
       explainEnd,
     });
   }

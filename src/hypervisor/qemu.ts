@@ -54,6 +54,7 @@ export function createQemuDriver(host: { cacheDir: string; env: NodeJS.ProcessEn
       input: incoming?.vmstate,
       sockets: [QMP_SOCKET, ...AGENT_SOCKETS],
       installHint: QEMU_INSTALL_HINT,
+      onStarted: options.onStarted,
       explainEnd,
     });
   }

@@ -33,6 +33,7 @@ export interface VmProcess {
   /** Names in `directory` that an earlier VM left, and that must be gone. */
   readonly sockets: readonly string[];
   readonly installHint: string;
+  readonly onStarted?: StartOptions["onStarted"];
   /** Why a process ended before it could be identified. */
   readonly explainEnd: (directory: string) => MvmError;
 }
@@ -61,7 +62,9 @@ export async function startVmProcess(start: VmProcess): Promise<VmRef> {
     child.unref();
     const identity = identify(child.pid!);
     if (!identity) throw start.explainEnd(directory);
-    return { directory, process: identity };
+    const vm = { directory, process: identity };
+    start.onStarted?.(vm);
+    return vm;
   } finally {
     closeSync(log);
     if (input !== undefined) closeSync(input);

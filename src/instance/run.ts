@@ -259,20 +259,45 @@ async function startAndConnect(starting: Starting, deadlineMs: number): Promise<
     const onRetry = (text: string) => ctx.report({ kind: "note", text });
     return await bootAndConnect({ boot: () => startVm(starting), driver, directory, deadlineMs, signal, onRetry });
   }
-  // The agent's client brings HTTP/2, which takes as long to load as the hypervisor takes to start: side by side.
-  const [vm, { AgentClient }] = await Promise.all([startVm(starting), import("../guest/agent-client.ts")]);
-  const checkAlive = () => {
-    if (!isAlive(vm.process)) throw driver.explainEnd(directory);
-  };
-  const client = await AgentClient.open(driver.agentEndpoint(directory), { deadlineMs, signal, checkAlive });
-  return { vm, client };
+  return await restoreAndConnect(starting, deadlineMs);
 }
 
-async function startVm({ ctx, plan, driver, directory, revision, sizes, request, record }: Starting): Promise<VmRef> {
+/** Connects while the hypervisor loads: it takes as long, and a greeting waits in the agent's port for the guest to run. */
+async function restoreAndConnect(starting: Starting, deadlineMs: number): Promise<{ vm: VmRef; client: AgentClient }> {
+  const { ctx, driver, directory } = starting;
+  const endpoint = driver.agentEndpoint(directory);
+  const givenUp = new AbortController();
+  const connect = async (vm: VmRef) => {
+    const { AgentClient } = await import("../guest/agent-client.ts");
+    const checkAlive = () => {
+      if (!isAlive(vm.process)) throw driver.explainEnd(directory);
+    };
+    const signal = AbortSignal.any([ctx.signal, givenUp.signal]);
+    return await AgentClient.open(endpoint, { deadlineMs, signal, checkAlive });
+  };
+  let connecting: Promise<AgentClient> | undefined;
+  try {
+    const vm = await startVm(starting, (vm) => {
+      // Nobody listens behind a vsock before the guest runs.
+      if (endpoint.kind === "vsock") return;
+      connecting = connect(vm);
+      connecting.catch(() => {});
+    });
+    return { vm, client: await (connecting ?? connect(vm)) };
+  } catch (error) {
+    givenUp.abort();
+    await connecting?.then((client) => client[Symbol.asyncDispose]()).catch(() => {});
+    throw error;
+  }
+}
+
+async function startVm(starting: Starting, onStarted?: (vm: VmRef) => void): Promise<VmRef> {
+  const { ctx, plan, driver, directory, revision, sizes, request, record } = starting;
   const dataDisk = await provideDataDisk(ctx, plan, directory, sizes);
   const config = vmConfigOf(revision, { directory, dataDisk, ports: request.ports }, sizes);
   const options = {
     dieWithParent: request.dieWithParent ?? false,
+    onStarted,
     ...(request.jail ? { jail: (await import("./jail.ts")).jailFor(directory, sizes) } : {}),
   };
   const start = (vmConfig: VmConfig) =>

@@ -9,7 +9,7 @@ const whole = (bounds: { min: number; max: number }) =>
 export const TemplateSpecSchema = v.strictObject({
   version: v.literal(1),
   name: v.pipe(v.string(), v.regex(/^[a-z0-9][a-z0-9._-]{0,62}$/)),
-  /** A flake reference: an absolute path of this machine, or a remote one (`github:…`, `git+https:…`). */
+  /** A flake reference: an absolute path of this machine, or a remote one (`github:owner/name`, `git+https:`). */
   flake: v.pipe(v.string(), v.minLength(1), v.maxLength(4096)),
   /** The flake's package that is built, unless the flake has one named after the role. */
   profile: v.pipe(v.string(), v.regex(/^[A-Za-z_][A-Za-z0-9_-]{0,62}$/)),

@@ -23,10 +23,14 @@ export interface Mvmctl extends Disposable {
 }
 
 /** Makes an empty data directory. Disposing kills every VM in it and removes it. */
-export function useMvmctl(extra: NodeJS.ProcessEnv = {}, dataDir = mkdtempSync(join(tmpdir(), "mvm-test-"))): Mvmctl {
+export function useMvmctl(
+  extra: NodeJS.ProcessEnv = {},
+  dataDir = mkdtempSync(join(tmpdir(), "mvm-test-")),
+  launcher = LAUNCHER,
+): Mvmctl {
   const env = { ...process.env, NO_COLOR: "1", ...extra, MVM_DATA_DIR: dataDir };
   const start = (args: readonly string[], options: RunOptions = {}) =>
-    run(process.execPath, [LAUNCHER, ...args], { timeoutMs: 180_000, ...options, env: { ...env, ...options.env } });
+    run(process.execPath, [launcher, ...args], { timeoutMs: 180_000, ...options, env: { ...env, ...options.env } });
   const ok = async (args: readonly string[], options?: RunOptions) => {
     const result = await start(args, options);
     assert.equal(result.exitCode, 0, `mvmctl ${args.join(" ")} failed:\n${result.stderr}\n${result.stdout}`);
