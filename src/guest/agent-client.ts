@@ -8,7 +8,7 @@ import {
 import * as v from "valibot";
 import { MvmError, messageOf } from "../core/errors.ts";
 import type { AgentEndpoint } from "../hypervisor/driver.ts";
-import { type OpenOptions, openAgentStream } from "./agent-stream.ts";
+import { type AgentStream, type OpenOptions, openAgentStream } from "./agent-stream.ts";
 import {
   AgentErrorSchema,
   type AgentInfo,
@@ -36,14 +36,14 @@ interface RequestOptions {
 /** One HTTP/2 session with a guest's agent. Requests may run side by side. */
 export class AgentClient implements AsyncDisposable {
   readonly #session: ClientHttp2Session;
-  readonly #close: () => PromiseLike<void>;
+  readonly #stream: AgentStream;
   #failure: Error | undefined;
   /** Resolves when the connection is over: the guest has stopped, or this client was disposed. */
   readonly ended: Promise<void>;
 
-  private constructor(session: ClientHttp2Session, close: () => PromiseLike<void>) {
+  private constructor(session: ClientHttp2Session, stream: AgentStream) {
     this.#session = session;
-    this.#close = close;
+    this.#stream = stream;
     session.on("error", (error) => {
       this.#failure = error;
     });
@@ -54,12 +54,12 @@ export class AgentClient implements AsyncDisposable {
   static async open(endpoint: AgentEndpoint, options: OpenOptions): Promise<AgentClient> {
     const stream = await openAgentStream(endpoint, options);
     const session = connect("http://agent", { createConnection: () => stream.socket });
-    return new AgentClient(session, () => stream[Symbol.asyncDispose]());
+    return new AgentClient(session, stream);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#session.destroy();
-    await this.#close();
+    await this.#stream[Symbol.asyncDispose]();
   }
 
   info(signal?: AbortSignal): Promise<AgentInfo> {
@@ -117,9 +117,10 @@ export class AgentClient implements AsyncDisposable {
     const timer = setTimeout(cancel, timeoutMs);
     try {
       stream.end(body);
-      await responseOf(stream, what);
-      const answer = JSON.parse((await readBody(stream)).toString("utf8")) as unknown;
-      return v.parse(schema, answer);
+      // Read from the beginning: a short answer may be over before anybody has looked at its status.
+      const [status, text] = await Promise.all([statusOf(stream, what), readBody(stream)]);
+      if (status >= 400) throw refusal(status, text, what);
+      return v.parse(schema, JSON.parse(text));
     } catch (error) {
       signal?.throwIfAborted();
       if (error instanceof MvmError) throw error;
@@ -136,19 +137,24 @@ export class AgentClient implements AsyncDisposable {
  * @throws MvmError `AGENT_…` with the agent's own code and message for a 4xx or 5xx
  */
 export async function responseOf(stream: ClientHttp2Stream, what: string): Promise<void> {
-  const status = await new Promise<number>((resolve, reject) => {
+  const status = await statusOf(stream, what);
+  if (status >= 400) throw refusal(status, await readBody(stream), what);
+}
+
+function statusOf(stream: ClientHttp2Stream, what: string): Promise<number> {
+  return new Promise<number>((resolve, reject) => {
     stream.once("response", (headers) => resolve(Number(headers[HTTP2_HEADER_STATUS])));
     stream.once("error", (error) => reject(agentFailed(what, error)));
     stream.once("close", () =>
       reject(agentFailed(what, new Error("the connection ended, or there was no answer in time"))),
     );
   });
-  if (status < 400) return;
-  const body = (await readBody(stream)).toString("utf8");
+}
+
+function refusal(status: number, body: string, what: string): MvmError {
   const parsed = v.safeParse(AgentErrorSchema, parseJson(body));
-  if (parsed.success)
-    throw new MvmError(`AGENT_${parsed.output.code}`, `the guest's agent refused ${what}: ${parsed.output.message}`);
-  throw agentFailed(what, new Error(`status ${status}`));
+  if (!parsed.success) return agentFailed(what, new Error(`status ${status}`));
+  return new MvmError(`AGENT_${parsed.output.code}`, `the guest's agent refused ${what}: ${parsed.output.message}`);
 }
 
 function parseJson(text: string): unknown {
@@ -159,7 +165,7 @@ function parseJson(text: string): unknown {
   }
 }
 
-async function readBody(stream: ClientHttp2Stream): Promise<Buffer> {
+async function readBody(stream: ClientHttp2Stream): Promise<string> {
   const chunks: Buffer[] = [];
   let bytes = 0;
   for await (const chunk of stream as AsyncIterable<Buffer>) {
@@ -167,7 +173,7 @@ async function readBody(stream: ClientHttp2Stream): Promise<Buffer> {
     if (bytes > MAX_ANSWER_BYTES) throw new Error(`its answer is longer than ${MAX_ANSWER_BYTES} bytes`);
     chunks.push(chunk);
   }
-  return Buffer.concat(chunks);
+  return Buffer.concat(chunks).toString("utf8");
 }
 
 function agentFailed(what: string, error: unknown): MvmError {

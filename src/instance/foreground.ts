@@ -8,7 +8,8 @@ import { lastLines } from "../core/text.ts";
 import { readLogs, renderLogLine } from "../guest/logs.ts";
 import { connectAgent, type LiveInstance, requireLive } from "./connect.ts";
 import { instanceStatus, writeRecord } from "./records.ts";
-import { type RunOutcome, type RunRequest, runInstance } from "./run.ts";
+import { runInstance } from "./run.ts";
+import type { RunOutcome, RunRequest } from "./run-request.ts";
 import { stopInstance } from "./stop.ts";
 
 export interface ForegroundOptions {

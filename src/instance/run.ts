@@ -1,65 +1,26 @@
 import { existsSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { Context } from "../core/context.ts";
-import { copySparse } from "../core/copy.ts";
 import { isErrno, MvmError, messageOf } from "../core/errors.ts";
 import { acquireLock } from "../core/locks.ts";
-import { type InstanceName, parseInstanceName, type RevisionId, type TemplateName } from "../core/names.ts";
+import { type InstanceName, parseInstanceName } from "../core/names.ts";
 import { isAlive, ownIdentity } from "../core/process-identity.ts";
 import { makeStagingDirectory, sweepStaging } from "../core/staging.ts";
 import type { AgentClient } from "../guest/agent-client.ts";
 import { newIdentity } from "../guest/identity.ts";
 import { chooseDriver } from "../hypervisor/choose.ts";
-import type { Driver, HypervisorIdentity, PortForward, SnapshotFiles, VmConfig, VmRef } from "../hypervisor/driver.ts";
+import type { Driver, HypervisorIdentity, VmRef } from "../hypervisor/driver.ts";
 import { currentRevision, readRevision, type StoredRevision } from "../template/revisions.ts";
-import { damageOf, readSnapshots, type StoredSnapshot } from "../template/snapshots.ts";
-import { type VmSizes, vmConfigOf } from "../template/vm-config.ts";
+import { damageOf, readSnapshots } from "../template/snapshots.ts";
+import type { VmSizes } from "../template/vm-config.ts";
 import { madeUpName } from "./made-up-name.ts";
 import { requireFreePorts } from "./ports.ts";
 import type { InstanceRecord } from "./record.ts";
 import { DATA_DISK, instanceStatus, writeRecord } from "./records.ts";
+import type { RunOutcome, RunRequest, Starting } from "./run-request.ts";
 import { planStart, type StartPlan } from "./start-plan.ts";
+import { startAndConnect, startVm } from "./start-vm.ts";
 import type { Volume } from "./volumes.ts";
-
-export interface RunRequest {
-  readonly template: TemplateName;
-  /** The current one if not given. */
-  readonly revision?: RevisionId;
-  /** Made up if not given. */
-  readonly name?: InstanceName;
-  readonly ports: readonly PortForward[];
-  readonly volumes: readonly Volume[];
-  readonly env: Readonly<Record<string, string>>;
-  /** The revision's if not given. Other sizes than a snapshot's mean a cold boot. */
-  readonly cpus?: number;
-  readonly memMiB?: number;
-  readonly dataDiskMiB?: number;
-  readonly hypervisor?: string;
-  /** Lock the hypervisor up with a user, a cgroup and a root of its own. */
-  readonly jail?: boolean;
-  /** Boot even if a snapshot would fit. */
-  readonly cold: boolean;
-  /** `running`: the agent answered and knows who it is. `healthy`: every check has passed since. */
-  readonly waitFor: "running" | "healthy";
-  readonly timeoutMs: number;
-  /** End the VM with this process. */
-  readonly dieWithParent?: boolean;
-}
-
-export interface RunOutcome {
-  readonly name: InstanceName;
-  readonly template: TemplateName;
-  readonly revision: RevisionId;
-  readonly start: "restored" | "booted";
-  /** Why it was not restored. */
-  readonly coldBootReason?: string;
-  readonly hypervisor: HypervisorIdentity;
-  readonly ports: readonly PortForward[];
-  /** Milliseconds from the call to the agent's answer. */
-  readonly runningMs: number;
-  /** Milliseconds from the call to every check having passed, if that was waited for. */
-  readonly healthyMs?: number;
-}
 
 /** Names of ended instances are taken over one command at a time. */
 const CLAIM_TIMEOUT_MS = 10_000;
@@ -104,7 +65,7 @@ export async function runInstance(ctx: Context, request: RunRequest): Promise<Ru
   };
   const directory = await claimName(ctx, name, record, driver);
   const ownsDisk = existsSync(join(directory, DATA_DISK));
-  const starting: Starting = { ctx, request, revision, driver, plan, directory, record, started, sizes, ownsDisk };
+  const starting = { ctx, request, revision, driver, plan, directory, record, started, sizes, ownsDisk };
   try {
     return await bringUp(starting);
   } catch (error) {
@@ -192,21 +153,6 @@ function renameUnlessTaken(from: string, to: string): boolean {
   }
 }
 
-interface Starting {
-  readonly ctx: Context;
-  readonly request: RunRequest;
-  readonly revision: StoredRevision;
-  readonly driver: Driver;
-  readonly plan: StartPlan;
-  readonly directory: string;
-  readonly record: InstanceRecord;
-  readonly sizes: VmSizes;
-  /** There is a data disk of an earlier instance of this name. */
-  readonly ownsDisk: boolean;
-  /** performance.now() of the call. */
-  readonly started: number;
-}
-
 async function bringUp(starting: Starting): Promise<RunOutcome> {
   const { ctx, request, plan, driver, directory, record, started } = starting;
   const name = record.name as InstanceName;
@@ -249,100 +195,6 @@ async function bringUp(starting: Starting): Promise<RunOutcome> {
     },
   });
   return { ...outcome, runningMs, healthyMs: performance.now() - started };
-}
-
-async function startAndConnect(starting: Starting, deadlineMs: number): Promise<{ vm: VmRef; client: AgentClient }> {
-  const { ctx, plan, driver, directory } = starting;
-  const { signal } = ctx;
-  if (plan.start === "booted") {
-    const { bootAndConnect } = await import("../guest/first-contact.ts");
-    const onRetry = (text: string) => ctx.report({ kind: "note", text });
-    return await bootAndConnect({ boot: () => startVm(starting), driver, directory, deadlineMs, signal, onRetry });
-  }
-  return await restoreAndConnect(starting, deadlineMs);
-}
-
-/** Connects while the hypervisor loads: it takes as long, and a greeting waits in the agent's port for the guest to run. */
-async function restoreAndConnect(starting: Starting, deadlineMs: number): Promise<{ vm: VmRef; client: AgentClient }> {
-  const { ctx, driver, directory } = starting;
-  const endpoint = driver.agentEndpoint(directory);
-  const givenUp = new AbortController();
-  const connect = async (vm: VmRef) => {
-    const { AgentClient } = await import("../guest/agent-client.ts");
-    const checkAlive = () => {
-      if (!isAlive(vm.process)) throw driver.explainEnd(directory);
-    };
-    const signal = AbortSignal.any([ctx.signal, givenUp.signal]);
-    return await AgentClient.open(endpoint, { deadlineMs, signal, checkAlive });
-  };
-  let connecting: Promise<AgentClient> | undefined;
-  try {
-    const vm = await startVm(starting, (vm) => {
-      // Nobody listens behind a vsock before the guest runs.
-      if (endpoint.kind === "vsock") return;
-      connecting = connect(vm);
-      connecting.catch(() => {});
-    });
-    return { vm, client: await (connecting ?? connect(vm)) };
-  } catch (error) {
-    givenUp.abort();
-    await connecting?.then((client) => client[Symbol.asyncDispose]()).catch(() => {});
-    throw error;
-  }
-}
-
-async function startVm(starting: Starting, onStarted?: (vm: VmRef) => void): Promise<VmRef> {
-  const { ctx, plan, driver, directory, revision, sizes, request, record } = starting;
-  const dataDisk = await provideDataDisk(ctx, plan, directory, sizes);
-  const config = vmConfigOf(revision, { directory, dataDisk, ports: request.ports }, sizes);
-  const options = {
-    dieWithParent: request.dieWithParent ?? false,
-    onStarted,
-    ...(request.jail ? { jail: (await import("./jail.ts")).jailFor(directory, sizes) } : {}),
-  };
-  const start = (vmConfig: VmConfig) =>
-    plan.start === "restored"
-      ? driver.restore(vmConfig, snapshotFiles(plan.snapshot), options)
-      : driver.boot(vmConfig, options);
-  const vm = driver.capabilities.userNetwork ? await start(config) : await startOnTap(ctx, driver, config, start);
-  writeRecord(directory, { ...record, process: vm.process });
-  return vm;
-}
-
-/** For hypervisors that bring no network. Loaded when it is needed: a start must not pay for what it does not use. */
-async function startOnTap(
-  ctx: Context,
-  driver: Driver,
-  config: VmConfig,
-  start: (config: VmConfig) => Promise<VmRef>,
-): Promise<VmRef> {
-  const { startInNetwork } = await import("../host/network.ts");
-  return await startInNetwork(driver, config, ctx, start);
-}
-
-function snapshotFiles({ directory, snapshot }: StoredSnapshot): SnapshotFiles {
-  const { vmstate, memory } = snapshot.files;
-  return { vmstate: join(directory, vmstate.file), memory: join(directory, memory.file) };
-}
-
-/** The instance's own disk: kept from its earlier life, copied from the snapshot, or new. */
-async function provideDataDisk(
-  ctx: Context,
-  plan: StartPlan,
-  directory: string,
-  sizes: VmSizes,
-): Promise<string | undefined> {
-  const path = join(directory, DATA_DISK);
-  if (existsSync(path)) return path;
-  if (sizes.dataDiskMiB === 0) return undefined;
-  const captured = plan.start === "restored" ? plan.snapshot.snapshot.files.dataDisk : undefined;
-  if (captured && plan.start === "restored")
-    await copySparse(join(plan.snapshot.directory, captured.file), path, ctx.signal);
-  else {
-    const { createDataDisk } = await import("../host/data-disk.ts");
-    await createDataDisk(path, sizes.dataDiskMiB, ctx.signal);
-  }
-  return path;
 }
 
 /** Copies directories into the guest before its services run on. */

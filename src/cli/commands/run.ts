@@ -1,7 +1,8 @@
 import { parseInstanceName, parseRevisionId, parseTemplateName, type TemplateName } from "../../core/names.ts";
 import { formatMs, parseCpus, parseDataDiskMiB, parseMemMiB } from "../../core/sizes.ts";
 import { parsePortForward } from "../../instance/ports.ts";
-import { type RunOutcome, type RunRequest, runInstance } from "../../instance/run.ts";
+import { runInstance } from "../../instance/run.ts";
+import type { RunOutcome, RunRequest } from "../../instance/run-request.ts";
 import { parseVolume } from "../../instance/volumes.ts";
 import type { Cli } from "../cli.ts";
 import { UsageError } from "../errors.ts";
