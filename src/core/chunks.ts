@@ -1,11 +1,12 @@
-import { createHash, webcrypto } from "node:crypto";
+import { createHash } from "node:crypto";
 import { open } from "node:fs/promises";
 import * as v from "valibot";
+import { sha256 } from "./digests.ts";
 import { fileError } from "./errors.ts";
 
 /**
  * Files that are shared are cut into aligned chunks of this many bytes: disk images and memory change in place and do not
- * shift. docs/decisions/0007-chunk-size.md has the measurement behind the number.
+ * shift. docs/decisions/0006-chunk-size.md has the measurement behind the number.
  */
 export const CHUNK_BYTES = 256 * 1024;
 
@@ -65,12 +66,6 @@ export function isZero(bytes: Buffer): boolean {
   return bytes.equals(zeros.subarray(0, bytes.length));
 }
 
-/** SHA-256 as 64 hexadecimal digits, computed beside the main thread: several at a time use several cores. */
-export async function digestAside(bytes: Uint8Array): Promise<string> {
-  // Node's own types want a buffer that is not shared; ours never are.
-  return Buffer.from(await webcrypto.subtle.digest("SHA-256", bytes as Uint8Array<ArrayBuffer>)).toString("hex");
-}
-
 /** Reads a file once for the digests of its chunks and of the whole. Memory stays at two reads. @throws MvmError `FILE_FAILED` */
 export async function indexFile(path: string, signal?: AbortSignal): Promise<FileIndex> {
   const file = await open(path, "r").catch((error) => {
@@ -89,9 +84,8 @@ export async function indexFile(path: string, signal?: AbortSignal): Promise<Fil
       size += bytesRead;
       reading = file.read(blocks[1 - turn]!, 0, READ_BYTES, size);
       const block = blocks[turn]!.subarray(0, bytesRead);
-      const digests = digestsOf(block);
       whole.update(block);
-      for (const digest of await Promise.all(digests)) appendChunk(chunks, digest);
+      for (const digest of digestsOf(block)) appendChunk(chunks, digest);
     }
   } catch (error) {
     throw fileError(error, path, "read");
@@ -137,11 +131,9 @@ export async function sha256OfChunks(
   }
 }
 
-function digestsOf(block: Buffer): Promise<string | undefined>[] {
-  const digests = [];
+function* digestsOf(block: Buffer): Generator<string | undefined> {
   for (let start = 0; start < block.length; start += CHUNK_BYTES) {
     const chunk = block.subarray(start, start + CHUNK_BYTES);
-    digests.push(isZero(chunk) ? Promise.resolve(undefined) : digestAside(chunk));
+    yield isZero(chunk) ? undefined : sha256(chunk);
   }
-  return digests;
 }

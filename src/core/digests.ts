@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { createHash, hash } from "node:crypto";
 import { statSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { fileError } from "./errors.ts";
@@ -32,9 +32,12 @@ export async function sha256File(path: string, signal?: AbortSignal): Promise<st
   }
 }
 
-/** SHA-256 of text or bytes, as 64 hexadecimal digits. */
+/**
+ * SHA-256 of text or bytes, as 64 hexadecimal digits. For a chunk too it is quicker here and now than beside the main thread: Web
+ * Crypto copies what it digests, which takes longer than digesting.
+ */
 export function sha256(data: string | Uint8Array): string {
-  return createHash("sha256").update(data).digest("hex");
+  return hash("sha256", data);
 }
 
 /** Bytes that a file takes on the disk: less than its size where it has holes. */

@@ -1,6 +1,7 @@
 import type { FileHandle } from "node:fs/promises";
-import { chunkLength, digestAside, forEachChunk } from "../core/chunks.ts";
+import { chunkLength, forEachChunk } from "../core/chunks.ts";
 import type { Context } from "../core/context.ts";
+import { sha256 as digestOf } from "../core/digests.ts";
 import { isErrno, MvmError, messageOf } from "../core/errors.ts";
 import { forEachParallel } from "../core/parallel.ts";
 import { fromFrame } from "./frames.ts";
@@ -124,7 +125,7 @@ async function isThere(
 ): Promise<boolean> {
   const content = Buffer.allocUnsafe(size);
   const { bytesRead } = await handle.read(content, 0, size, position * record.chunkBytes);
-  return bytesRead === size && (await digestAside(content)) === sha256;
+  return bytesRead === size && digestOf(content) === sha256;
 }
 
 interface Range {

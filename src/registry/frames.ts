@@ -1,9 +1,9 @@
 import { promisify } from "node:util";
-import { constants, zstdCompress, zstdDecompress } from "node:zlib";
-import { digestAside } from "../core/chunks.ts";
+import { constants, createZstdCompress, type ZstdCompress, zstdDecompress } from "node:zlib";
+import { CHUNK_BYTES } from "../core/chunks.ts";
+import { sha256 as digestOf } from "../core/digests.ts";
 import { MvmError } from "../core/errors.ts";
 
-const compress = promisify(zstdCompress);
 const decompress = promisify(zstdDecompress);
 
 /**
@@ -12,12 +12,40 @@ const decompress = promisify(zstdDecompress);
  */
 export const LEVELS = { image: 7, memory: 1 } as const;
 
+/** What a compressor writes into: several frames share one, so that none keeps much more than itself alive. */
+const FRAMES_BYTES = 128 * 1024;
+
+/** Compressors that wait for work, by level: to make one takes as long as to compress a chunk of memory. */
+const idle = new Map<number, ZstdCompress[]>();
+
 /** One chunk's content as a zstd frame, which says how long the content is and needs no larger window. */
-export function toFrame(chunk: Uint8Array, level: number): Promise<Buffer> {
-  return compress(chunk, {
-    pledgedSrcSize: chunk.length,
-    chunkSize: outputBuffer(chunk.length / 4),
+export async function toFrame(chunk: Uint8Array, level: number): Promise<Buffer> {
+  const ready = idle.get(level) ?? [];
+  idle.set(level, ready);
+  const compressor = ready.pop() ?? compressorOf(level);
+  const frame = await frameOf(compressor, chunk);
+  ready.push(compressor);
+  return frame;
+}
+
+/** Each write to it makes a frame, as it ends one with all that it was given. */
+function compressorOf(level: number): ZstdCompress {
+  return createZstdCompress({
+    flush: constants.ZSTD_e_end,
+    chunkSize: FRAMES_BYTES,
     params: { [constants.ZSTD_c_compressionLevel]: level },
+    // A frame has to fit, as it is read when it is whole. @types/node does not know that zlib's streams take it.
+    ...{ readableHighWaterMark: 2 * CHUNK_BYTES },
+  });
+}
+
+function frameOf(compressor: ZstdCompress, chunk: Uint8Array): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    compressor.once("error", reject);
+    compressor.write(chunk, () => {
+      compressor.removeListener("error", reject);
+      resolve(compressor.read() as Buffer);
+    });
   });
 }
 
@@ -39,17 +67,14 @@ export async function fromFrame(frame: Uint8Array, length: number, sha256: strin
     throw damaged(`it is no zstd frame of ${length} bytes`, error);
   }
   if (content.length !== length) throw damaged(`it has ${content.length} bytes instead of ${length}`);
-  const found = await digestAside(content);
+  const found = digestOf(content);
   if (found !== sha256) throw damaged(`its SHA-256 is ${found} instead of ${sha256}`);
   return content;
 }
 
-/**
- * Node calls back each time its output buffer is full, and the result keeps the whole of the last one alive. So decompressing
- * has one that holds everything, and compressing one that holds what is usual. Node takes 64 bytes at least.
- */
+/** Node calls back each time its output buffer is full: this one holds everything. Node takes 64 bytes at least. */
 function outputBuffer(length: number): number {
-  return Math.max(64, Math.ceil(length));
+  return Math.max(64, length);
 }
 
 function damaged(why: string, cause?: unknown): MvmError {

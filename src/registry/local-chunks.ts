@@ -1,7 +1,8 @@
 import { open } from "node:fs/promises";
 import { join } from "node:path";
-import { CHUNK_BYTES, chunkLength, digestAside, forEachChunk } from "../core/chunks.ts";
+import { CHUNK_BYTES, chunkLength, forEachChunk } from "../core/chunks.ts";
 import type { Context } from "../core/context.ts";
+import { sha256 as digestOf } from "../core/digests.ts";
 import { readChunkIndex } from "../template/chunk-index.ts";
 import { artifactsOf, type FileDigest } from "../template/revision.ts";
 import { listRevisions } from "../template/revisions.ts";
@@ -53,7 +54,7 @@ export class LocalChunks {
       await using file = await open(place.path, "r");
       const content = Buffer.allocUnsafe(place.length);
       const { bytesRead } = await file.read(content, 0, place.length, place.position * CHUNK_BYTES);
-      return bytesRead === place.length && (await digestAside(content)) === sha256 ? content : undefined;
+      return bytesRead === place.length && digestOf(content) === sha256 ? content : undefined;
     } catch {
       return undefined; // the registry has it too
     }

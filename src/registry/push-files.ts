@@ -1,7 +1,8 @@
 import { type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
-import { CHUNK_BYTES, chunkLength, digestAside, type FileIndex, forEachChunk } from "../core/chunks.ts";
+import { CHUNK_BYTES, chunkLength, type FileIndex, forEachChunk } from "../core/chunks.ts";
 import type { Context } from "../core/context.ts";
+import { sha256 as digestOf } from "../core/digests.ts";
 import { fileError, MvmError } from "../core/errors.ts";
 import { mapOrdered } from "../core/parallel.ts";
 import type { ChunkIndex } from "../template/chunk-index.ts";
@@ -99,7 +100,7 @@ async function readChunk(
   sha256: string,
 ): Promise<void> {
   const { bytesRead } = await file.read(content, 0, content.length, position * CHUNK_BYTES);
-  if (bytesRead === content.length && (await digestAside(content)) === sha256) return;
+  if (bytesRead === content.length && digestOf(content) === sha256) return;
   throw new MvmError("ARTIFACT_DAMAGED", `${path} is not what was built: its chunk ${position} was altered`, {
     hint: "mvmctl template verify NAME shows all damage; build it again with --force",
   });
