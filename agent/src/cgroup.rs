@@ -58,5 +58,5 @@ pub async fn freeze_all() -> io::Result<()> {
 }
 
 pub fn thaw_all() -> io::Result<()> {
-    fs::write(group("").join("cgroup.freeze"), "0")
+    fs::write(Path::new(TOP).join("cgroup.freeze"), "0")
 }

@@ -37,7 +37,7 @@ pub async fn prepare(app: &App, limit: Duration) -> io::Result<()> {
 }
 
 /// A guest that is healthy within a second of its boot has a link whose coming up the kernel has not told its network stack yet: it would
-/// do so in every clone, and IPv6 with its addresses and routes would be set up there while the clone has better things to do.
+/// do so in every clone, while the clone has better things to do.
 async fn link_settled() {
     let is = |what: &str, state: &str| {
         let path = format!("/sys/class/net/{}/{what}", network::ETHERNET);

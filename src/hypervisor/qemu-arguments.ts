@@ -5,7 +5,7 @@ import type { HypervisorIdentity, SnapshotFiles, VmConfig } from "./driver.ts";
  * The command line of a QEMU microVM. A snapshot loads only into a machine with the same devices, so boot and restore
  * share everything here except where the memory comes from. Change the devices, and count up QEMU_LAYOUT.
  */
-export const QEMU_LAYOUT = 2;
+export const QEMU_LAYOUT = 3;
 
 /** Agent ports: QEMU's socket chardev serves one client at a time, so a VM has several. */
 export const AGENT_PORT_COUNT = 8;
@@ -119,7 +119,9 @@ export function qemuArguments(
       "-device",
       `virtserialport,chardev=agent${index},name=mvm.agent.${index}`,
     ]),
-    ["-netdev", `user,id=net0${forwards.join("")}`, "-device", "virtio-net-device,netdev=net0"],
+    // A restored guest would be told to announce itself, five times, by an address that it changes at once.
+    ["-netdev", `user,id=net0,ipv6=off${forwards.join("")}`],
+    ["-device", "virtio-net-device,netdev=net0,guest_announce=off"],
     ["-chardev", `socket,id=qmp,path=${QMP_SOCKET},server=on,wait=off`, "-mon", "chardev=qmp,mode=control"],
     // Deferred: QEMU must first be told that the memory is in its file already, and 7.2 takes that from QMP alone.
     incoming ? ["-incoming", "defer"] : [],

@@ -95,7 +95,7 @@ describe("a real guest behind a tap, in a network of its own", { skip }, () => {
 /** QEMU as our driver starts it, but for the network card. */
 async function bootOnTap(config: VmConfig, network: StartedNetwork): Promise<VmRef> {
   const host = await probeQemu(join(config.directory, "cache"), process.env);
-  const user = "user,id=net0";
+  const user = "user,id=net0,ipv6=off";
   const tap = `tap,id=net0,ifname=${network.tap},script=no,downscript=no`;
   const args = qemuArguments(config, host, { kind: "anonymous" }, undefined);
   assert.ok(args.includes(user));

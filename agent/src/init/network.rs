@@ -5,6 +5,7 @@ use std::io;
 use std::mem;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::OnceLock;
 
 use crate::console;
 use crate::kernel_command_line::Network;
@@ -31,6 +32,7 @@ pub fn configure(network: &Network) -> io::Result<()> {
         ifr.ifr_ifru.ifru_netmask = socket_address(Ipv4Addr::from(mask))
     })?;
     announce_changes()?;
+    without_ipv6();
     set_up(ETHERNET)?;
     if let Some(gateway) = network.gateway {
         add_default_route(gateway)?;
@@ -63,14 +65,22 @@ pub fn set_mac(mac: [u8; 6]) -> io::Result<()> {
     })
 }
 
-/// The neighbours must hear of a new hardware address: a hypervisor announces a restored guest by its old one, and whoever
-/// remembers that would send into the void for over a minute. With arp_notify the kernel tells them (ip-sysctl.rst). Set at
-/// the boot, so that no restored guest has to.
+/// The neighbours must hear of a new hardware address: whoever remembers the old one would send into the void for over a minute.
+/// With arp_notify the kernel tells them (ip-sysctl.rst). Set at the boot, so that no restored guest has to.
 fn announce_changes() -> io::Result<()> {
     fs::write(
         format!("/proc/sys/net/ipv4/conf/{ETHERNET}/arp_notify"),
         "1",
     )
+}
+
+/// No VM's network has IPv6 (docs/support.md). The kernel would look for its routers for seconds, and a guest that was captured then
+/// goes on with that in each of its clones.
+fn without_ipv6() {
+    let _ = fs::write(
+        format!("/proc/sys/net/ipv6/conf/{ETHERNET}/disable_ipv6"),
+        "1",
+    );
 }
 
 fn set_up(interface: &str) -> io::Result<()> {
@@ -106,15 +116,24 @@ fn request(
 }
 
 fn control<T>(call: libc::c_ulong, argument: &mut T) -> io::Result<()> {
-    let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
-    if socket < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    let socket = control_socket()?;
     if unsafe { libc::ioctl(socket.as_raw_fd(), call as _, argument as *mut T) } != 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// Opened at the boot and kept: to open and close one takes a restored, emulated guest as long as what it is for.
+fn control_socket() -> io::Result<&'static OwnedFd> {
+    static SOCKET: OnceLock<OwnedFd> = OnceLock::new();
+    if let Some(socket) = SOCKET.get() {
+        return Ok(socket);
+    }
+    let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if socket < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(SOCKET.get_or_init(|| unsafe { OwnedFd::from_raw_fd(socket) }))
 }
 
 fn socket_address(address: Ipv4Addr) -> libc::sockaddr {
