@@ -15,7 +15,7 @@ const STOPPING_SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 /** Runs one command line and returns its exit code: 0, 1 (it failed), 2 (wrong usage), 128 + a signal's number (stopped). */
 export async function main(argv: readonly string[]): Promise<number> {
-  const { stdout, stderr, stdin, env } = process;
+  const { stdout, stderr, env } = process;
   const own = beforeDashes(argv);
   const debug = own.includes("--debug");
   const json = own.includes("--json");
@@ -34,7 +34,10 @@ export async function main(argv: readonly string[]): Promise<number> {
   const cli: Cli = {
     ...context,
     cwd: process.cwd(),
-    stdin,
+    // Node loads ten modules for it, and few commands read it.
+    get stdin() {
+      return process.stdin;
+    },
     stdout,
     stderr,
     json,

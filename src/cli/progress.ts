@@ -1,3 +1,4 @@
+import { monotonicMs } from "../core/clock.ts";
 import type { Progress } from "../core/context.ts";
 import { formatMs } from "../core/sizes.ts";
 import type { Style } from "./cli.ts";
@@ -35,7 +36,7 @@ function liveView(stream: NodeJS.WriteStream, style: Style): ProgressView {
   const clear = () => stream.write("\r\x1b[2K");
   const draw = () => {
     if (!step) return;
-    const elapsed = performance.now() - step.startedAt;
+    const elapsed = monotonicMs() - step.startedAt;
     const frame = FRAMES[Math.floor(elapsed / FRAME_MS) % FRAMES.length];
     const time = elapsed < 1000 ? "" : ` ${formatMs(elapsed)}`;
     const head = `${frame} ${step.text}${time}`;
@@ -47,7 +48,7 @@ function liveView(stream: NodeJS.WriteStream, style: Style): ProgressView {
   const finish = (ok: boolean) => {
     clearInterval(timer);
     if (!step) return;
-    const elapsed = performance.now() - step.startedAt;
+    const elapsed = monotonicMs() - step.startedAt;
     clear();
     if (!ok) stream.write(`${style.red("✗")} ${step.text}\n`);
     else if (elapsed >= WORTH_A_LINE_MS)
@@ -60,7 +61,7 @@ function liveView(stream: NodeJS.WriteStream, style: Style): ProgressView {
       switch (progress.kind) {
         case "step":
           finish(true);
-          step = { text: progress.text, startedAt: performance.now() };
+          step = { text: progress.text, startedAt: monotonicMs() };
           timer = setInterval(draw, FRAME_MS);
           timer.unref();
           break;

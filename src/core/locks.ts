@@ -24,8 +24,14 @@ export interface LockOptions {
   onWait?: (holder: string) => void;
 }
 
+/** Names of sockets have 108 bytes (unix(7)). */
+const MAX_NAME_BYTES = 107;
+
+/** The resource's own name where it fits: most do, and Node loads seventeen modules to digest one. */
 function socketName(resource: string): string {
-  return `\0mvm-lock-${process.getuid?.() ?? 0}-${createHash("sha256").update(resource).digest("hex").slice(0, 32)}`;
+  const prefix = `\0mvm-lock-${process.getuid?.() ?? 0}-`;
+  if (Buffer.byteLength(prefix + resource) <= MAX_NAME_BYTES) return prefix + resource;
+  return `${prefix}${createHash("sha256").update(resource).digest("hex")}`;
 }
 
 function tryListen(resource: string, purpose: string): Promise<Server | undefined> {

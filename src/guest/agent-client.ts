@@ -1,10 +1,3 @@
-import {
-  type ClientHttp2Session,
-  type ClientHttp2Stream,
-  connect,
-  constants,
-  type OutgoingHttpHeaders,
-} from "node:http2";
 import * as v from "valibot";
 import { MvmError, messageOf } from "../core/errors.ts";
 import type { AgentEndpoint } from "../hypervisor/driver.ts";
@@ -19,8 +12,8 @@ import {
   WakeAnswerSchema,
   type WakeRequest,
 } from "./agent-types.ts";
-
-const { HTTP2_HEADER_METHOD, HTTP2_HEADER_PATH, HTTP2_HEADER_STATUS } = constants;
+import { Http2Session } from "./http2/session.ts";
+import type { Http2Stream } from "./http2/stream.ts";
 
 /** The agent answers from memory within milliseconds; a guest that swaps or is emulated gets more. */
 const ANSWER_TIMEOUT_MS = 30_000;
@@ -35,13 +28,13 @@ interface RequestOptions {
 
 /** One HTTP/2 session with a guest's agent. Requests may run side by side. */
 export class AgentClient implements AsyncDisposable {
-  readonly #session: ClientHttp2Session;
+  readonly #session: Http2Session;
   readonly #stream: AgentStream;
   #failure: Error | undefined;
   /** Resolves when the connection is over: the guest has stopped, or this client was disposed. */
   readonly ended: Promise<void>;
 
-  private constructor(session: ClientHttp2Session, stream: AgentStream) {
+  private constructor(session: Http2Session, stream: AgentStream) {
     this.#session = session;
     this.#stream = stream;
     session.on("error", (error) => {
@@ -53,8 +46,7 @@ export class AgentClient implements AsyncDisposable {
   /** @throws MvmError `AGENT_UNREACHABLE`, `AGENT_BUSY`, or what `checkAlive` throws */
   static async open(endpoint: AgentEndpoint, options: OpenOptions): Promise<AgentClient> {
     const stream = await openAgentStream(endpoint, options);
-    const session = connect("http://agent", { createConnection: () => stream.socket });
-    return new AgentClient(session, stream);
+    return new AgentClient(new Http2Session(stream.socket), stream);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -94,13 +86,15 @@ export class AgentClient implements AsyncDisposable {
     await this.#json(EmptySchema, "POST", `/v1/services/${encodeURIComponent(name)}/restart`, { body: "{}" });
   }
 
-  /** A stream with a body in both directions. Its status is checked by `responseOf`. */
-  stream(method: string, path: string, headers: OutgoingHttpHeaders = {}): ClientHttp2Stream {
-    const target = method === "CONNECT" ? {} : { [HTTP2_HEADER_PATH]: path };
-    return this.#session.request(
-      { [HTTP2_HEADER_METHOD]: method, ...target, ...headers },
-      { endStream: method === "GET" },
-    );
+  /** A stream with a body in both directions, but for a GET's. Its status is checked by `responseOf`. */
+  stream(method: string, path: string, headers: Readonly<Record<string, string>> = {}): Http2Stream {
+    const target = { ":scheme": "http", ":authority": "agent", ":path": path };
+    return this.#session.request({ ":method": method, ...target, ...headers }, { endStream: method === "GET" });
+  }
+
+  /** A stream that is a connection to an address in the guest (RFC 9113, section 8.5). */
+  tunnel(authority: string): Http2Stream {
+    return this.#session.request({ ":method": "CONNECT", ":authority": authority }, { endStream: false });
   }
 
   async #json<T>(
@@ -111,12 +105,12 @@ export class AgentClient implements AsyncDisposable {
   ): Promise<T> {
     signal?.throwIfAborted();
     const what = `${method} ${path.split("?")[0]}`;
-    const stream = this.#session.request({ [HTTP2_HEADER_METHOD]: method, [HTTP2_HEADER_PATH]: path });
-    const cancel = () => stream.close(constants.NGHTTP2_CANCEL);
+    const stream = this.stream(method, path);
+    const cancel = () => stream.destroy();
     signal?.addEventListener("abort", cancel, { once: true });
     const timer = setTimeout(cancel, timeoutMs);
     try {
-      stream.end(body);
+      if (method !== "GET") stream.end(body);
       // Read from the beginning: a short answer may be over before anybody has looked at its status.
       const [status, text] = await Promise.all([statusOf(stream, what), readBody(stream)]);
       if (status >= 400) throw refusal(status, text, what);
@@ -136,14 +130,14 @@ export class AgentClient implements AsyncDisposable {
  * Waits for a stream's response headers.
  * @throws MvmError `AGENT_…` with the agent's own code and message for a 4xx or 5xx
  */
-export async function responseOf(stream: ClientHttp2Stream, what: string): Promise<void> {
+export async function responseOf(stream: Http2Stream, what: string): Promise<void> {
   const status = await statusOf(stream, what);
   if (status >= 400) throw refusal(status, await readBody(stream), what);
 }
 
-function statusOf(stream: ClientHttp2Stream, what: string): Promise<number> {
+function statusOf(stream: Http2Stream, what: string): Promise<number> {
   return new Promise<number>((resolve, reject) => {
-    stream.once("response", (headers) => resolve(Number(headers[HTTP2_HEADER_STATUS])));
+    stream.once("response", resolve);
     stream.once("error", (error) => reject(agentFailed(what, error)));
     stream.once("close", () =>
       reject(agentFailed(what, new Error("the connection ended, or there was no answer in time"))),
@@ -165,7 +159,7 @@ function parseJson(text: string): unknown {
   }
 }
 
-async function readBody(stream: ClientHttp2Stream): Promise<string> {
+async function readBody(stream: Http2Stream): Promise<string> {
   const chunks: Buffer[] = [];
   let bytes = 0;
   for await (const chunk of stream as AsyncIterable<Buffer>) {

@@ -1,8 +1,8 @@
-import { randomBytes } from "node:crypto";
 import type { Socket } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { MvmError } from "../core/errors.ts";
 import { acquireLock, type Lock, tryLock } from "../core/locks.ts";
+import { randomBytes } from "../core/random.ts";
 import { connectUnix } from "../core/unix-socket.ts";
 import type { AgentEndpoint } from "../hypervisor/driver.ts";
 

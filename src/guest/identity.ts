@@ -1,13 +1,12 @@
-import { randomBytes } from "node:crypto";
+import { randomBytes } from "../core/random.ts";
 import type { WakeRequest } from "./agent-types.ts";
 
 /** The kernel's pool holds 256 bits; twice that leaves no doubt (random(4)). */
 const ENTROPY_BYTES = 64;
 
-/** Nanoseconds since 1970, to the microsecond that Node's clocks give. */
+/** Nanoseconds since 1970, to the millisecond: the way to the guest takes longer. */
 function nowNs(): string {
-  const micros = BigInt(Math.round((performance.timeOrigin + performance.now()) * 1000));
-  return (micros * 1000n).toString();
+  return `${Date.now()}000000`;
 }
 
 /** A locally administered unicast MAC of QEMU's well-known prefix, the rest random. */

@@ -35,7 +35,7 @@ export async function readLogs(
   });
   const stream = client.stream("GET", `/v1/logs?${query}`);
   await responseOf(stream, "logs");
-  const stop = () => stream.close();
+  const stop = () => stream.destroy();
   signal?.addEventListener("abort", stop, { once: true });
   try {
     for await (const text of createInterface({ input: stream })) {

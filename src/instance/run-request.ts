@@ -59,6 +59,6 @@ export interface Starting {
   readonly sizes: VmSizes;
   /** There is a data disk of an earlier instance of this name. */
   readonly ownsDisk: boolean;
-  /** performance.now() of the call. */
+  /** monotonicMs() of the call. */
   readonly started: number;
 }

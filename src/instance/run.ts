@@ -1,5 +1,6 @@
 import { existsSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { monotonicMs } from "../core/clock.ts";
 import type { Context } from "../core/context.ts";
 import { isErrno, MvmError, messageOf } from "../core/errors.ts";
 import { acquireLock } from "../core/locks.ts";
@@ -31,7 +32,7 @@ const CLAIM_TIMEOUT_MS = 10_000;
  * @throws MvmError `TEMPLATE_NOT_FOUND`, `NOT_BUILT`, `INSTANCE_EXISTS`, `PORT_IN_USE`, `GUEST_UNHEALTHY`, `VM_DIED`, …
  */
 export async function runInstance(ctx: Context, request: RunRequest): Promise<RunOutcome> {
-  const started = performance.now();
+  const started = monotonicMs();
   sweepStaging(ctx.paths.instances);
   const revision = revisionToRun(ctx, request);
   const driver = await chooseDriver(ctx, request.hypervisor, {
@@ -172,7 +173,7 @@ async function bringUp(starting: Starting): Promise<RunOutcome> {
   if (!starting.revision.manifest.image.agent) {
     settle(await startVm(starting));
     ctx.report({ kind: "note", text: "the image has no agent: whether the guest is up can't be asked" });
-    return { ...outcome, runningMs: performance.now() - started };
+    return { ...outcome, runningMs: monotonicMs() - started };
   }
 
   const contact = await startAndConnect(starting, deadlineMs);
@@ -180,7 +181,7 @@ async function bringUp(starting: Starting): Promise<RunOutcome> {
   await using client = contact.client;
   await deliver(client, request.volumes, ctx.signal);
   await client.wake(newIdentity(name, starting.revision.manifest.spec.role, request.env), ctx.signal);
-  const runningMs = performance.now() - started;
+  const runningMs = monotonicMs() - started;
   settle(vm);
   if (request.waitFor === "running") return { ...outcome, runningMs };
 
@@ -194,7 +195,7 @@ async function bringUp(starting: Starting): Promise<RunOutcome> {
       ctx.report({ kind: "detail", text: missing });
     },
   });
-  return { ...outcome, runningMs, healthyMs: performance.now() - started };
+  return { ...outcome, runningMs, healthyMs: monotonicMs() - started };
 }
 
 /** Copies directories into the guest before its services run on. */

@@ -1,4 +1,5 @@
 import { existsSync } from "node:fs";
+import { monotonicMs } from "../core/clock.ts";
 import type { Context } from "../core/context.ts";
 import type { RevisionId, TemplateName } from "../core/names.ts";
 import { readRevision } from "../template/revisions.ts";
@@ -54,7 +55,7 @@ export async function pullTemplate(ctx: Context, store: Store, request: PullRequ
 }
 
 async function pullLocked(ctx: Context, store: Store, request: PullRequest): Promise<PullOutcome> {
-  const started = performance.now();
+  const started = monotonicMs();
   const { template: name, trustedKeys } = request;
   ctx.report({ kind: "step", text: `Looking at ${store.description}` });
   const tag = "tag" in request.what ? await chooseByTag(ctx, store, request, request.what.tag) : undefined;
@@ -85,7 +86,7 @@ async function pullLocked(ctx: Context, store: Store, request: PullRequest): Pro
     snapshots: snapshots.map(({ record }) => record.key),
     upToDate: !missing.revision && missing.snapshots.length === 0,
     totals,
-    durationMs: performance.now() - started,
+    durationMs: monotonicMs() - started,
   };
 }
 

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { CHUNK_BYTES } from "../core/chunks.ts";
+import { monotonicMs } from "../core/clock.ts";
 import type { Context } from "../core/context.ts";
 import { MvmError } from "../core/errors.ts";
 import type { RevisionId, TemplateName } from "../core/names.ts";
@@ -62,7 +63,7 @@ export async function pushTemplate(ctx: Context, store: Store, request: PushRequ
 }
 
 async function pushLocked(ctx: Context, store: Store, request: PushRequest): Promise<PushOutcome> {
-  const started = performance.now();
+  const started = monotonicMs();
   const { template: name, tag } = request;
   const revision = revisionToPush(ctx, request);
   ctx.report({ kind: "step", text: `Looking at ${store.description}` });
@@ -94,7 +95,7 @@ async function pushLocked(ctx: Context, store: Store, request: PushRequest): Pro
     tag,
     snapshots: snapshots.map(({ key }) => key),
     totals,
-    durationMs: performance.now() - started,
+    durationMs: monotonicMs() - started,
   };
 }
 

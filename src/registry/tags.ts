@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
+import { monotonicMs } from "../core/clock.ts";
 import type { Context } from "../core/context.ts";
 import { MvmError } from "../core/errors.ts";
 import { type RevisionId, shortRevision, type TemplateName } from "../core/names.ts";
@@ -99,10 +100,10 @@ async function withClaim(ctx: Context, store: Store, record: TagRecord, move: ()
   const claims = claimsOf(record.template as TemplateName, record.tag);
   const own = `${claims}${randomUUID()}.json`;
   await store.put(own, renderRecord({ kind: "claim" }), {}, ctx.signal);
-  const since = performance.now();
+  const since = monotonicMs();
   try {
     for (;;) {
-      const others = await livingClaims(ctx, store, claims, own, performance.now() - since);
+      const others = await livingClaims(ctx, store, claims, own, monotonicMs() - since);
       if (others.length === 0) break;
       if (others.some((key) => key < own)) throw movedBySomebody(record, undefined);
       await delay(CLAIM_POLL_MS, undefined, { signal: ctx.signal });

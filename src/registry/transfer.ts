@@ -1,3 +1,4 @@
+import { monotonicMs } from "../core/clock.ts";
 import type { Context } from "../core/context.ts";
 import { formatBytes, formatMs } from "../core/sizes.ts";
 
@@ -24,12 +25,12 @@ const REPORT_MS = 100;
 
 /** Says how far a transfer is: bytes, rate, time left. */
 export function transferProgress(ctx: Context, doing: string, totals: TransferTotals): () => void {
-  const started = performance.now();
+  const started = monotonicMs();
   let reported = started;
   let done = 0;
   const before = totals.new;
   return () => {
-    const now = performance.now();
+    const now = monotonicMs();
     if (now - reported < REPORT_MS) return;
     reported = now;
     done = totals.zero + totals.reused + totals.new;

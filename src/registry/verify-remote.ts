@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { monotonicMs } from "../core/clock.ts";
 import type { Context } from "../core/context.ts";
 import { MvmError, messageOf } from "../core/errors.ts";
 import type { RevisionId, TemplateName } from "../core/names.ts";
@@ -28,7 +29,7 @@ export async function verifyRemote(
   name: TemplateName,
   revisions?: readonly RevisionId[],
 ): Promise<RemoteVerifyOutcome> {
-  const started = performance.now();
+  const started = monotonicMs();
   const ids = revisions ?? (await listRemoteRevisions(ctx, store, name)).map(({ id }) => id);
   if (ids.length === 0) {
     throw new MvmError("REGISTRY_TEMPLATE_NOT_FOUND", `${store.description} has no revision of ${name}`, {
@@ -62,7 +63,7 @@ export async function verifyRemote(
     blobs: blobs.size,
     bytes,
     damage,
-    durationMs: performance.now() - started,
+    durationMs: monotonicMs() - started,
   };
 }
 

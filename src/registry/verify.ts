@@ -1,6 +1,7 @@
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { chunkCount, type FileIndex, forEachChunk, indexFile } from "../core/chunks.ts";
+import { monotonicMs } from "../core/clock.ts";
 import type { Context } from "../core/context.ts";
 import { sha256File } from "../core/digests.ts";
 import type { RevisionId, TemplateName } from "../core/names.ts";
@@ -38,7 +39,7 @@ export interface VerifyOutcome {
  * @throws MvmError `TEMPLATE_NOT_FOUND`, `REVISION_NOT_FOUND`
  */
 export async function verifyTemplate(ctx: Context, name: TemplateName, revision?: string): Promise<VerifyOutcome> {
-  const started = performance.now();
+  const started = monotonicMs();
   loadSpec(ctx.paths, name);
   const damage: Damage[] = [];
   const onBroken = (id: string, reason: string) => {
@@ -59,7 +60,7 @@ export async function verifyTemplate(ctx: Context, name: TemplateName, revision?
       bytes += digest.size;
     }
   }
-  return { template: name, revisions: revisions.length, files, bytes, damage, durationMs: performance.now() - started };
+  return { template: name, revisions: revisions.length, files, bytes, damage, durationMs: monotonicMs() - started };
 }
 
 interface Part {

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { monotonicMs } from "../core/clock.ts";
 import { readConfig } from "../core/config.ts";
 import type { Context } from "../core/context.ts";
 import { MvmError } from "../core/errors.ts";
@@ -75,9 +76,9 @@ async function buildLocked(ctx: Context, name: TemplateName, request: BuildReque
   for (const driver of request.snapshot?.drivers ?? []) await driver.probe(ctx.signal);
   sweepStaging(ctx.paths.template(name));
   sweepStaging(ctx.paths.revisions(name));
-  const started = performance.now();
+  const started = monotonicMs();
   const { revision, cached } = await buildRevision(ctx, name, spec, request);
-  const durationMs = performance.now() - started;
+  const durationMs = monotonicMs() - started;
   const snapshots: SnapshotOutcome[] = [];
   if (request.snapshot) {
     const { drivers, timeoutMs } = request.snapshot;
@@ -103,9 +104,9 @@ async function buildRevision(
   const current = currentRevision(ctx.paths, name);
   if (!force && current?.build?.fingerprint === (await fingerprint())) return { revision: current, cached: true };
 
-  const started = performance.now();
+  const started = monotonicMs();
   const built = await buildImage(ctx, spec, flake, nix);
-  const durationMs = Math.round(performance.now() - started);
+  const durationMs = Math.round(monotonicMs() - started);
   // Building may write lock files: what counts is how the flake is now.
   const image: BuiltImage = { ...built, spec, fingerprint: await fingerprint(), durationMs };
   ctx.report({ kind: "step", text: "Storing the revision" });
@@ -182,7 +183,7 @@ async function ensureSnapshot(
   { driver, timeoutMs }: { driver: Driver; timeoutMs: number },
   force: boolean,
 ): Promise<SnapshotOutcome> {
-  const started = performance.now();
+  const started = monotonicMs();
   const snapshotsDirectory = ctx.paths.snapshots(name, revision.id);
   sweepStaging(snapshotsDirectory);
   const existing = force ? undefined : await usableSnapshot(ctx, snapshotsDirectory, driver);
@@ -190,7 +191,7 @@ async function ensureSnapshot(
   return {
     stored,
     reused: existing !== undefined,
-    durationMs: performance.now() - started,
+    durationMs: monotonicMs() - started,
     memoryBytesOnDisk: memoryOnDisk(stored),
   };
 }

@@ -1,6 +1,7 @@
 import { chmodSync, mkdirSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { type FileIndex, indexFile } from "../core/chunks.ts";
+import { monotonicMs } from "../core/clock.ts";
 import type { Context } from "../core/context.ts";
 import { allocatedBytes } from "../core/digests.ts";
 import { requireSpace } from "../core/disk-space.ts";
@@ -117,7 +118,7 @@ async function bootAndFreeze(
     await createDataDisk(dataDisk, spec.dataDiskMiB, ctx.signal);
   }
   begin("boot", "Booting a temporary VM");
-  const started = performance.now();
+  const started = monotonicMs();
   const deadlineMs = Date.now() + timeoutMs;
   const config = vmConfigOf(revision, { directory: vmDirectory, dataDisk, ports: [] }, spec);
   const memoryFile = join(files, MEMORY);
@@ -147,7 +148,7 @@ async function bootAndFreeze(
   const times = await (async () => {
     await using client = contact.client;
     await client.wake(newIdentity(template, spec.role, {}), ctx.signal);
-    const bootMs = performance.now() - started;
+    const bootMs = monotonicMs() - started;
     begin("wait until healthy", "Waiting until every health check passes");
     await waitHealthy(client, {
       deadlineMs,
@@ -157,7 +158,7 @@ async function bootAndFreeze(
         ctx.report({ kind: "detail", text: missing });
       },
     });
-    const healthyMs = performance.now() - started;
+    const healthyMs = monotonicMs() - started;
     ctx.report({ kind: "note", text: `healthy ${formatMs(healthyMs)} after the start` });
     begin("prepare the guest", "Preparing the guest");
     await client.prepare(PREPARE_TIMEOUT_MS, ctx.signal);

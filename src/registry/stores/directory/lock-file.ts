@@ -1,5 +1,6 @@
 import { link, open, rename, rm, stat } from "node:fs/promises";
 import { basename } from "node:path";
+import { monotonicMs } from "../../../core/clock.ts";
 import { isErrno, MvmError } from "../../../core/errors.ts";
 import { pause } from "../pause.ts";
 import type { Folder } from "./folder.ts";
@@ -32,7 +33,7 @@ export async function withLockFile<T>(
 }
 
 async function takeLock(folder: Folder, path: string, signal: AbortSignal): Promise<bigint> {
-  const since = performance.now();
+  const since = monotonicMs();
   for (let checkStaleAt = since; ; ) {
     signal.throwIfAborted();
     try {
@@ -43,7 +44,7 @@ async function takeLock(folder: Folder, path: string, signal: AbortSignal): Prom
     } catch (error) {
       if (!isErrno(error, "EEXIST")) throw error;
     }
-    if (performance.now() - since > GIVE_UP_MS) {
+    if (monotonicMs() - since > GIVE_UP_MS) {
       throw new MvmError(
         "REGISTRY_UNREACHABLE",
         `${basename(path)} in the registry has been held for ${GIVE_UP_MS / 1000} s`,
@@ -52,9 +53,9 @@ async function takeLock(folder: Folder, path: string, signal: AbortSignal): Prom
         },
       );
     }
-    if (performance.now() >= checkStaleAt) {
+    if (monotonicMs() >= checkStaleAt) {
       await breakStaleLock(folder, path);
-      checkStaleAt = performance.now() + STALE_CHECK_MS;
+      checkStaleAt = monotonicMs() + STALE_CHECK_MS;
     }
     await pause(5 + Math.random() * 20, signal);
   }
