@@ -1,8 +1,8 @@
 //! Control groups (v2): everything that services, checks and commands start can be frozen, thawed and killed as one.
 //! The kernel's Documentation/admin-guide/cgroup-v2.rst describes the files.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -58,5 +58,9 @@ pub async fn freeze_all() -> io::Result<()> {
 }
 
 pub fn thaw_all() -> io::Result<()> {
-    fs::write(Path::new(TOP).join("cgroup.freeze"), "0")
+    // Without emptying it first, as `fs::write` does: an emulated guest would take a millisecond more for nothing.
+    File::options()
+        .write(true)
+        .open(Path::new(TOP).join("cgroup.freeze"))?
+        .write_all(b"0")
 }

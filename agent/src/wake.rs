@@ -155,9 +155,8 @@ fn set_identity(wake: &Wake) -> io::Result<()> {
 fn rewrite(path: &str, text: &str) -> io::Result<()> {
     let mut file = File::options()
         .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)?;
+        .open(path)
+        .or_else(|_| File::create(path))?;
     file.write_all(text.as_bytes())?;
     if file.metadata()?.len() > text.len() as u64 {
         file.set_len(text.len() as u64)?;
