@@ -90,7 +90,7 @@ test("published ports are forwarded from their own addresses", () => {
     { hostAddress: "0.0.0.0", hostPort: 2222, guestPort: 22 },
   ];
   const [network] = values(qemuArguments({ ...config, ports }, tcg, anonymous, undefined), "-netdev");
-  assert.equal(network, "user,id=net0,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=tcp:0.0.0.0:2222-:22");
+  assert.equal(network, "user,id=net0,ipv6=off,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=tcp:0.0.0.0:2222-:22");
 });
 
 test("a comma in a path is part of the path", () => {
