@@ -19,6 +19,7 @@ import type { Http2Stream } from "./http2/stream.ts";
 const ANSWER_TIMEOUT_MS = 30_000;
 /** No answer of the agent's JSON resources comes near this. */
 const MAX_ANSWER_BYTES = 8 * 1024 * 1024;
+const NOTHING = new Uint8Array(0);
 
 interface RequestOptions {
   readonly body?: string;
@@ -88,29 +89,32 @@ export class AgentClient implements AsyncDisposable {
 
   /** A stream with a body in both directions, but for a GET's. Its status is checked by `responseOf`. */
   stream(method: string, path: string, headers: Readonly<Record<string, string>> = {}): Http2Stream {
+    return this.#request(method, path, headers, method === "GET" ? NOTHING : undefined);
+  }
+
+  #request(method: string, path: string, headers: Readonly<Record<string, string>>, body?: Uint8Array): Http2Stream {
     const target = { ":scheme": "http", ":authority": "agent", ":path": path };
-    return this.#session.request({ ":method": method, ...target, ...headers }, { endStream: method === "GET" });
+    return this.#session.request({ ":method": method, ...target, ...headers }, body);
   }
 
   /** A stream that is a connection to an address in the guest (RFC 9113, section 8.5). */
   tunnel(authority: string): Http2Stream {
-    return this.#session.request({ ":method": "CONNECT", ":authority": authority }, { endStream: false });
+    return this.#session.request({ ":method": "CONNECT", ":authority": authority });
   }
 
   async #json<T>(
     schema: v.GenericSchema<unknown, T>,
     method: string,
     path: string,
-    { body, timeoutMs = ANSWER_TIMEOUT_MS, signal }: RequestOptions,
+    { body = "", timeoutMs = ANSWER_TIMEOUT_MS, signal }: RequestOptions,
   ): Promise<T> {
     signal?.throwIfAborted();
     const what = `${method} ${path.split("?")[0]}`;
-    const stream = this.stream(method, path);
+    const stream = this.#request(method, path, {}, Buffer.from(body));
     const cancel = () => stream.destroy();
     signal?.addEventListener("abort", cancel, { once: true });
     const timer = setTimeout(cancel, timeoutMs);
     try {
-      if (method !== "GET") stream.end(body);
       // Read from the beginning: a short answer may be over before anybody has looked at its status.
       const [status, text] = await Promise.all([statusOf(stream, what), readBody(stream)]);
       if (status >= 400) throw refusal(status, text, what);

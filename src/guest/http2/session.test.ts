@@ -36,9 +36,9 @@ async function withServer(answer: Answer, use: (session: Http2Session) => Promis
 }
 
 const get = (session: Http2Session, path: string): Http2Stream =>
-  session.request({ ":method": "GET", ":scheme": "http", ":authority": "agent", ":path": path }, { endStream: true });
-const post = (session: Http2Session, path: string): Http2Stream =>
-  session.request({ ":method": "POST", ":scheme": "http", ":authority": "agent", ":path": path }, { endStream: false });
+  session.request({ ":method": "GET", ":scheme": "http", ":authority": "agent", ":path": path }, Buffer.of());
+const post = (session: Http2Session, path: string, body?: Buffer): Http2Stream =>
+  session.request({ ":method": "POST", ":scheme": "http", ":authority": "agent", ":path": path }, body);
 const statusOf = async (stream: Http2Stream): Promise<number> => (await once(stream, "response"))[0];
 
 test("a body of many windows goes there and comes back whole", async () => {
@@ -51,6 +51,22 @@ test("a body of many windows goes there and comes back whole", async () => {
     const stream = post(session, "/echo");
     const [back] = await Promise.all([buffer(stream), pipeline([sent], stream, { end: true }).catch(() => {})]);
     assert.ok(back.equals(sent));
+  });
+});
+
+test("a body that is given with its request arrives whole, whatever its length", async () => {
+  const echo: Answer = (stream) => {
+    stream.respond({ ":status": 200 });
+    stream.pipe(stream);
+  };
+  await withServer(echo, async (session) => {
+    // The seven together are more than a connection's first window.
+    const bodies = [0, 1, 16_384, 16_385, 65_535, 65_536, 200_000].map((length) => Buffer.alloc(length, "body-"));
+    const backs = await Promise.all(bodies.map((body) => buffer(post(session, "/", body))));
+    assert.deepEqual(
+      backs.map((back, index) => back.equals(bodies[index]!)),
+      bodies.map(() => true),
+    );
   });
 });
 

@@ -54,18 +54,29 @@ export class Http2Session extends EventEmitter<{ error: [Error]; close: [] }> im
     this.#send(encodeFrame(FRAME.settings, 0, 0, settings));
   }
 
-  /** Begins a request. On a connection that is over, its stream closes without an answer. */
-  request(headers: Readonly<Record<string, string>>, options: { endStream: boolean }): Http2Stream {
-    const stream = new Http2Stream(this, this.#nextId, this.#initialWindow, options.endStream);
+  /**
+   * Begins a request. On a connection that is over, its stream closes without an answer.
+   * @param body all of it, which may be empty; without one the stream is open for writing
+   */
+  request(headers: Readonly<Record<string, string>>, body?: Uint8Array): Http2Stream {
+    // What fits into one frame leaves with its headers, at once: the guest has nothing else to do.
+    const isSmall = body !== undefined && this.#fitsIntoOneFrame(body);
+    const stream = new Http2Stream(this, this.#nextId, this.#initialWindow, isSmall);
     this.#nextId += 2;
     if (this.#closed) {
       stream.destroy();
       return stream;
     }
     this.#streams.set(stream.id, stream);
-    this.#sendHeaders(stream, encodeHeaders(headers), options.endStream);
-    if (options.endStream) stream.end();
+    this.#sendHeaders(stream, encodeHeaders(headers), body?.length === 0);
+    if (isSmall && body.length > 0) this.sendData(stream, body, true);
+    if (isSmall) this.#flush();
+    if (body) stream.end(isSmall ? undefined : body);
     return stream;
+  }
+
+  #fitsIntoOneFrame({ length }: Uint8Array): boolean {
+    return length === 0 || length <= Math.min(DEFAULT_MAX_FRAME, this.#initialWindow, this.sendWindow);
   }
 
   #sendHeaders(stream: Http2Stream, block: Buffer, endStream: boolean): void {
@@ -117,12 +128,15 @@ export class Http2Session extends EventEmitter<{ error: [Error]; close: [] }> im
     if (!this.#corked) {
       this.#corked = true;
       this.#socket.cork();
-      process.nextTick(() => {
-        this.#corked = false;
-        this.#socket.uncork();
-      });
+      process.nextTick(() => this.#flush());
     }
     this.#socket.write(bytes, done);
+  }
+
+  #flush(): void {
+    if (!this.#corked) return;
+    this.#corked = false;
+    this.#socket.uncork();
   }
 
   #receive(bytes: Buffer): void {

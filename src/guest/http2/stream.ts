@@ -37,7 +37,7 @@ export class Http2Stream extends Duplex {
   /** Whether the answer's status is here. */
   isAnswered = false;
 
-  /** @param sentAll the request has no body */
+  /** @param sentAll the session sends all there is: nothing will be written */
   constructor(host: StreamHost, id: number, sendWindow: number, sentAll: boolean) {
     super({ readableHighWaterMark: DEFAULT_WINDOW, writableHighWaterMark: DEFAULT_WINDOW });
     this.#host = host;
