@@ -13,7 +13,7 @@ import {
 } from "../core/process-identity.ts";
 import { lastLines } from "../core/text.ts";
 import { connectUnix } from "../core/unix-socket.ts";
-import type { Driver, PortForward, VmConfig, VmNetwork, VmRef } from "../hypervisor/driver.ts";
+import type { PortForward, VmConfig, VmNetwork, VmRef } from "../hypervisor/driver.ts";
 import {
   enterPrefix,
   GATEWAY,
@@ -36,24 +36,22 @@ export interface NetworkOptions {
   readonly directory: string;
   readonly forwards: readonly PortForward[];
   /** IPv4 addresses and networks that are not blocked; see planFilter. */
-  readonly allow?: readonly string[];
+  readonly allow?: readonly string[] | undefined;
   readonly env: NodeJS.ProcessEnv;
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /**
- * Starts a VM, in a network of its own where its hypervisor brings none. The network ends with the hypervisor, however that ends.
+ * Starts a VM in a network of its own. The network ends with the hypervisor, however that ends.
  * @throws MvmError as startNetwork, and what `start` throws
  */
 export async function startInNetwork(
-  driver: Driver,
   config: VmConfig,
-  { env, signal }: Pick<NetworkOptions, "env" | "signal">,
+  options: Omit<NetworkOptions, "directory" | "forwards">,
   start: (config: VmConfig) => Promise<VmRef>,
 ): Promise<VmRef> {
-  if (driver.capabilities.userNetwork) return await start(config);
   const { directory, ports } = config;
-  const network = await startNetwork({ directory, forwards: ports, env, ...(signal ? { signal } : {}) });
+  const network = await startNetwork({ ...options, directory, forwards: ports });
   try {
     return await start({ ...config, network });
   } catch (error) {

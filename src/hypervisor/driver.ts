@@ -29,8 +29,8 @@ export interface PortForward {
 }
 
 /**
- * A VM's network where the hypervisor brings none of its own (`Capabilities.userNetwork`): made and removed by whoever
- * starts the VM. A snapshot fits only VMs that have one like the captured VM had one, or had none.
+ * A VM's own network, made and removed by whoever starts the VM: for one that is isolated, and wherever the hypervisor brings
+ * none (`Capabilities.userNetwork`). Without user networks, a snapshot fits only VMs that have one like the captured VM had one.
  */
 export interface VmNetwork {
   /** Path of the network namespace that the hypervisor runs in, as nsenter(1) takes it. */

@@ -93,6 +93,23 @@ test("published ports are forwarded from their own addresses", () => {
   assert.equal(network, "user,id=net0,ipv6=off,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=tcp:0.0.0.0:2222-:22");
 });
 
+test("a network of the VM's own takes the place of QEMU's, and the snapshot of a VM that had QEMU's", () => {
+  const network = {
+    netns: "/proc/1/ns/net",
+    tap: "mvm0",
+    guestMac: "52:54:00:12:34:56",
+    guestAddress: "10.0.2.15/24,10.0.2.2,10.0.2.3",
+  };
+  const ports = [{ hostAddress: "127.0.0.1", hostPort: 8080, guestPort: 80 }];
+  const args = qemuArguments({ ...config, ports, network }, tcg, anonymous, undefined);
+  const [own, unused, ...more] = values(args, "-netdev");
+  assert.match(own!, /^tap,id=net0,ifname=mvm0,/);
+  // Nothing is attached to it, and ports are published by the network.
+  assert.match(unused!, /^user,id=unused,.*restrict=on$/);
+  assert.deepEqual(more, []);
+  assert.deepEqual(values(args, "-device").filter((device) => device.startsWith("virtio-net-device,")).length, 1);
+});
+
 test("a comma in a path is part of the path", () => {
   const odd = {
     ...config,

@@ -53,6 +53,20 @@ function memoryBackend(memMiB: number, memory: MemorySource): string {
   }
 }
 
+/**
+ * QEMU's user network, or a tap in the VM's own. Guests see no difference, and a snapshot fits both: the tap brings no headers
+ * for offloading, which the user network has not, and beside it a user network that nothing is attached to takes the state of the
+ * one that the captured VM had.
+ */
+function networkBackend({ network, ports }: VmConfig): string[] {
+  if (network) {
+    const tap = `tap,id=net0,ifname=${network.tap},script=no,downscript=no,vnet_hdr=off`;
+    return ["-netdev", tap, "-netdev", "user,id=unused,ipv6=off,restrict=on"];
+  }
+  const forwards = ports.map((port) => `,hostfwd=tcp:${port.hostAddress}:${port.hostPort}-:${port.guestPort}`);
+  return ["-netdev", `user,id=net0,ipv6=off${forwards.join("")}`];
+}
+
 /** What the driver found out about this host. */
 export interface QemuHost {
   readonly identity: HypervisorIdentity;
@@ -93,7 +107,6 @@ export function qemuArguments(
   memory: MemorySource,
   incoming: SnapshotFiles | undefined,
 ): string[] {
-  const forwards = config.ports.map((port) => `,hostfwd=tcp:${port.hostAddress}:${port.hostPort}-:${port.guestPort}`);
   const args = [
     "-nodefaults -no-user-config -no-reboot -display none".split(" "),
     ["-name", `mvm ${value(basename(config.directory))}`],
@@ -121,7 +134,7 @@ export function qemuArguments(
       `virtserialport,chardev=agent${index},name=mvm.agent.${index}`,
     ]),
     // A restored guest would be told to announce itself, five times, by an address that it changes at once.
-    ["-netdev", `user,id=net0,ipv6=off${forwards.join("")}`],
+    networkBackend(config),
     ["-device", "virtio-net-device,netdev=net0,guest_announce=off"],
     ["-chardev", `socket,id=qmp,path=${QMP_SOCKET},server=on,wait=off`, "-mon", "chardev=qmp,mode=control"],
     // Deferred: QEMU must first be told that the memory is in its file already, and 7.2 takes that from QMP alone.

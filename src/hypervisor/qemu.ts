@@ -4,7 +4,7 @@ import { MvmError } from "../core/errors.ts";
 import { isAlive } from "../core/process-identity.ts";
 import { lastLines } from "../core/text.ts";
 import { connectUnix } from "../core/unix-socket.ts";
-import type { Driver, SnapshotFiles, StartOptions, VmConfig, VmRef } from "./driver.ts";
+import type { Driver, SnapshotFiles, StartOptions, VmConfig, VmNetwork, VmRef } from "./driver.ts";
 import {
   AGENT_PORT_COUNT,
   agentSocket,
@@ -44,7 +44,7 @@ export function createQemuDriver(host: { cacheDir: string; env: NodeJS.ProcessEn
     return startVmProcess({
       directory: config.directory,
       command: [
-        ...userNamespacePrefix(memory),
+        ...namespacePrefix(config.network, memory),
         ...parentDeathPrefix(options, host.env),
         facts.binary,
         ...qemuArguments(config, facts, memory, incoming),
@@ -52,6 +52,7 @@ export function createQemuDriver(host: { cacheDir: string; env: NodeJS.ProcessEn
       env: host.env,
       log: HYPERVISOR_LOG,
       input: incoming?.vmstate,
+      ...(config.network?.lifeline === undefined ? {} : { stdin: config.network.lifeline }),
       sockets: [QMP_SOCKET, ...AGENT_SOCKETS],
       installHint: QEMU_INSTALL_HINT,
       onStarted: options.onStarted,
@@ -127,9 +128,10 @@ export function createQemuDriver(host: { cacheDir: string; env: NodeJS.ProcessEn
 
 /**
  * A snapshot's memory is read-only for its owner too, and QEMU opens it for writing even for a private mapping: root may,
- * and other users become root of a user namespace that holds nothing but themselves.
+ * and other users become root of a user namespace that holds nothing but themselves. A network of the VM's own is in one.
  */
-function userNamespacePrefix(memory: MemorySource): string[] {
+function namespacePrefix(network: VmNetwork | undefined, memory: MemorySource): readonly string[] {
+  if (network) return network.prefix ?? ["nsenter", `--net=${network.netns}`, "--"];
   return memory.kind === "private" && process.getuid?.() !== 0 ? ["unshare", "--user", "--map-root-user", "--"] : [];
 }
 

@@ -25,6 +25,8 @@ export const InstanceRecordSchema = v.strictObject({
   memMiB: v.number(),
   dataDiskMiB: v.number(),
   ports: v.array(PortForwardSchema),
+  /** It has a network of its own. */
+  isolated: v.optional(v.boolean()),
   /** RFC 3339, UTC. */
   createdAt: v.string(),
 });

@@ -23,6 +23,10 @@ export interface RunRequest {
   readonly hypervisor?: string;
   /** Lock the hypervisor up with a user, a cgroup and a root of its own. */
   readonly jail?: boolean;
+  /** A network of its own, in which the host and cloud metadata services are blocked. Where there is no other: always. */
+  readonly isolate?: boolean;
+  /** Blocked IPv4 addresses and networks that such a guest can reach all the same; 10.0.2.2 is the host's loopback. */
+  readonly allow?: readonly string[];
   /** Boot even if a snapshot would fit. */
   readonly cold: boolean;
   /** `running`: the agent answered and knows who it is. `healthy`: every check has passed since. */

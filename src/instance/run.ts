@@ -20,7 +20,7 @@ import type { InstanceRecord } from "./record.ts";
 import { DATA_DISK, instanceStatus, writeRecord } from "./records.ts";
 import type { RunOutcome, RunRequest, Starting } from "./run-request.ts";
 import { planStart, type StartPlan } from "./start-plan.ts";
-import { startAndConnect, startVm } from "./start-vm.ts";
+import { isIsolated, startAndConnect, startVm } from "./start-vm.ts";
 import type { Volume } from "./volumes.ts";
 
 /** Names of ended instances are taken over one command at a time. */
@@ -62,6 +62,7 @@ export async function runInstance(ctx: Context, request: RunRequest): Promise<Ru
     ...(plan.start === "booted" ? { coldBootReason: plan.reason } : {}),
     ...sizes,
     ports: [...request.ports],
+    isolated: isIsolated(driver, request),
     createdAt: new Date().toISOString(),
   };
   const directory = await claimName(ctx, name, record, driver);
@@ -75,12 +76,18 @@ export async function runInstance(ctx: Context, request: RunRequest): Promise<Ru
   }
 }
 
-/** @throws MvmError `JAIL_UNSUPPORTED` */
-function requireCapabilities(driver: Driver, { jail }: RunRequest): void {
-  if (!jail || driver.capabilities.jail) return;
-  throw new MvmError("JAIL_UNSUPPORTED", `${driver.name} has no jail: --jail is for Firecracker`, {
-    hint: "leave --jail out, or choose --hypervisor firecracker",
-  });
+/** @throws MvmError `JAIL_UNSUPPORTED`, `NOT_ISOLATED` */
+function requireCapabilities(driver: Driver, request: RunRequest): void {
+  if (request.jail && !driver.capabilities.jail) {
+    throw new MvmError("JAIL_UNSUPPORTED", `${driver.name} has no jail: --jail is for Firecracker`, {
+      hint: "leave --jail out, or choose --hypervisor firecracker",
+    });
+  }
+  if (request.allow?.length && !isIsolated(driver, request)) {
+    throw new MvmError("NOT_ISOLATED", "--allow is for a guest that is isolated: nothing is blocked for this one", {
+      hint: "add --isolate, or leave --allow out",
+    });
+  }
 }
 
 /** @throws MvmError `TEMPLATE_NOT_FOUND`, `NOT_BUILT`, `REVISION_NOT_FOUND` */

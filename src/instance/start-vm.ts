@@ -8,7 +8,7 @@ import type { Driver, SnapshotFiles, VmConfig, VmRef } from "../hypervisor/drive
 import type { StoredSnapshot } from "../template/snapshots.ts";
 import { type VmSizes, vmConfigOf } from "../template/vm-config.ts";
 import { DATA_DISK, writeRecord } from "./records.ts";
-import type { Starting } from "./run-request.ts";
+import type { RunRequest, Starting } from "./run-request.ts";
 import type { StartPlan } from "./start-plan.ts";
 
 /** A greeting may wait for the hypervisor to load: a tenth of a second, and ten times that where many are started at once. */
@@ -92,20 +92,24 @@ export async function startVm(starting: Starting, onStarted?: (vm: VmRef) => voi
     plan.start === "restored"
       ? driver.restore(vmConfig, snapshotFiles(plan.snapshot), options)
       : driver.boot(vmConfig, options);
-  const vm = driver.capabilities.userNetwork ? await start(config) : await startOnTap(ctx, driver, config, start);
+  const vm = await (isIsolated(driver, request) ? startIsolated(starting, config, start) : start(config));
   writeRecord(directory, { ...record, process: vm.process });
   return vm;
 }
 
-/** For hypervisors that bring no network. Loaded when it is needed: a start must not pay for what it does not use. */
-async function startOnTap(
-  ctx: Context,
-  driver: Driver,
+/** Whether the VM gets a network of its own: asked for, or because there is no other. */
+export function isIsolated({ capabilities }: Driver, { isolate }: RunRequest): boolean {
+  return isolate === true || !capabilities.userNetwork;
+}
+
+/** In a network of its own. Loaded when it is needed: a start must not pay for what it does not use. */
+async function startIsolated(
+  { ctx: { env, signal }, request: { allow } }: Starting,
   config: VmConfig,
   start: (config: VmConfig) => Promise<VmRef>,
 ): Promise<VmRef> {
   const { startInNetwork } = await import("../host/network.ts");
-  return await startInNetwork(driver, config, ctx, start);
+  return await startInNetwork(config, { env, signal, allow }, start);
 }
 
 function snapshotFiles({ directory, snapshot }: StoredSnapshot): SnapshotFiles {

@@ -16,7 +16,7 @@ import { waitHealthy } from "../guest/health.ts";
 import { newIdentity } from "../guest/identity.ts";
 import { createDataDisk } from "../host/data-disk.ts";
 import { startInNetwork } from "../host/network.ts";
-import type { Driver, HypervisorIdentity, VmRef } from "../hypervisor/driver.ts";
+import type { Driver, HypervisorIdentity, VmConfig, VmRef } from "../hypervisor/driver.ts";
 import { writeChunkIndex } from "./chunk-index.ts";
 import { digestOf, type Manifest } from "./revision.ts";
 import { SnapshotDocument } from "./snapshot.ts";
@@ -124,9 +124,9 @@ async function bootAndFreeze(
   const memoryFile = join(files, MEMORY);
   const boot = async () => {
     rmSync(memoryFile, { force: true });
-    const vm = await startInNetwork(driver, config, ctx, (inNetwork) =>
-      driver.boot(inNetwork, { memoryFile, dieWithParent: true }),
-    );
+    const start = (vmConfig: VmConfig) => driver.boot(vmConfig, { memoryFile, dieWithParent: true });
+    const { env, signal } = ctx;
+    const vm = await (driver.capabilities.userNetwork ? start(config) : startInNetwork(config, { env, signal }, start));
     onStarted(vm);
     begin("wait for the agent", "Waiting for the guest's agent");
     return vm;

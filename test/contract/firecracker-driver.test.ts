@@ -168,7 +168,7 @@ test("the network that a VM is started in ends with it, and its clones have one 
   const memory = join(vms.root, "mem.bin");
   const vmstate = join(vms.root, "vmstate.bin");
   const options = { env: process.env };
-  const captured = await startInNetwork(driver, vms.config("a"), options, (config) =>
+  const captured = await startInNetwork(vms.config("a"), options, (config) =>
     driver.boot(config, { memoryFile: memory }),
   );
   await driver.pause(captured, "snapshot");
@@ -179,7 +179,7 @@ test("the network that a VM is started in ends with it, and its clones have one 
     const hostPort = await freePort();
     const ports = [{ hostAddress: "127.0.0.1", hostPort, guestPort: 80 }];
     const start = (config: VmConfig) => driver.restore(config, { vmstate, memory });
-    clones.push(await startInNetwork(driver, { ...vms.config(name), ports }, options, start));
+    clones.push(await startInNetwork({ ...vms.config(name), ports }, options, start));
     // Somebody takes connections for the guest, although this one has nobody to answer.
     await until("the port is published", () => connects(hostPort));
     assert.ok(isAlive(clones[index]!.process));

@@ -6,6 +6,8 @@ import { until } from "./wait.ts";
 /** Its address, and this machine's on the cable. TEST-NET-2 (RFC 5737) is nobody's. */
 export const OUTSIDE = "198.51.100.2";
 export const HERE = "198.51.100.1";
+/** Another address of it: where AWS ECS tells a machine its credentials. Without a filter, guests would reach it. */
+export const METADATA = "169.254.170.2";
 /** Where it says "the outside" to whoever connects. */
 export const PORT = 8090;
 
@@ -24,7 +26,8 @@ export async function startOutside(): Promise<Outside> {
     ip link add mvmtest0 type veth peer name eth0 netns ${holder.pid}
     ip address add ${HERE}/30 dev mvmtest0
     ip link set mvmtest0 up
-    nsenter ${inside.join(" ")} sh -c 'ip address add ${OUTSIDE}/30 dev eth0; ip link set eth0 up; ip link set lo up'`;
+    ip route add ${METADATA}/32 via ${OUTSIDE} dev mvmtest0
+    nsenter ${inside.join(" ")} sh -c 'ip address add ${OUTSIDE}/30 dev eth0; ip address add ${METADATA}/32 dev eth0; ip link set eth0 up; ip link set lo up'`;
   const made = await run("sh", ["-c", script]);
   if (made.exitCode !== 0) holder.kill("SIGKILL");
   assert.equal(made.exitCode, 0, made.stderr);

@@ -18,7 +18,7 @@ function describe({ status, directory, guest, guestError, logs }: InstanceDetail
   const rows: string[][] = [[status.name, status.state]];
   if (status.state === "dead" || status.state === "broken") rows.push(["  why", status.reason]);
   if (status.state !== "broken") {
-    const { template, revision, start, createdAt, hypervisor, cpus, memMiB, dataDiskMiB, ports, process } =
+    const { template, revision, start, createdAt, hypervisor, cpus, memMiB, dataDiskMiB, ports, isolated, process } =
       status.record;
     rows.push(["  template", `${template} (revision ${revision.slice(0, 12)})`]);
     rows.push([
@@ -30,6 +30,7 @@ function describe({ status, directory, guest, guestError, logs }: InstanceDetail
       `${hypervisor.name} ${hypervisor.version} (${hypervisor.accelerator})${process ? `, process ${process.pid}` : ""}`,
     ]);
     rows.push(["  size", `${cpus} CPU, ${memMiB} MiB${dataDiskMiB > 0 ? `, ${dataDiskMiB} MiB data disk` : ""}`]);
+    rows.push(["  network", isolated ? "its own (isolated)" : "the host's"]);
     for (const { hostAddress, hostPort, guestPort } of ports)
       rows.push(["  port", `${hostAddress}:${hostPort} reaches ${guestPort}`]);
   }

@@ -48,6 +48,15 @@ or shut itself down, 1 when it died. The VM never outlives the command, not even
       .option("--timeout <seconds>", `to become healthy (default ${DEFAULT_TIMEOUT_SECONDS})`)
       .option("--hypervisor <name>", "instead of the best one of this machine")
       .option("--jail", "lock Firecracker up in its jailer: a user, a cgroup and a root of its own; needs root")
+      .option(
+        "--isolate",
+        "a network of its own, without cloud metadata services and this host's own (Firecracker's guests always have one)",
+      )
+      .option(
+        "--allow <address>",
+        "let an isolated guest reach a blocked address or network (10.0.2.2 is this host's loopback); may be repeated",
+        collect,
+      )
       .option("-d, --detach", "return and leave it running (the default)")
       .option("--foreground", "stay, show what its services write, and stop it when told to")
       .option(
@@ -57,6 +66,7 @@ or shut itself down, 1 when it died. The VM never outlives the command, not even
   examples: [
     "mvmctl run --template my-service --name svc -p 8080:80",
     "mvmctl run --template my-service -v ./config:/mnt/config -v ./secrets:/mnt/secrets -e LOG=debug",
+    "mvmctl run --template sandbox --isolate",
     "mvmctl run --flake . --name try",
     "mvmctl run --template my-service --name svc --foreground",
   ],
@@ -121,6 +131,8 @@ function parseRequest(cli: Cli, options: Options) {
     env: Object.fromEntries(listOption(options, "env").map(parseVariable)),
     cold: flag(options, "cold"),
     jail: flag(options, "jail"),
+    isolate: flag(options, "isolate"),
+    allow: listOption(options, "allow"),
     waitFor,
     timeoutMs: parseSeconds("--timeout", textOption(options, "timeout") ?? DEFAULT_TIMEOUT_SECONDS),
   } as const;
