@@ -20,6 +20,8 @@ export interface Fleet {
   readonly image: string;
   /** Whether VMs get /dev/kvm, for Kubernetes. */
   readonly kvm: boolean;
+  /** Whether VMs have networks of their own. */
+  readonly isolate: boolean;
 }
 
 export interface FleetFile {
@@ -36,8 +38,8 @@ export const PULL_SECONDS = 1800;
 export const OVERHEAD_MIB = 256;
 
 /** Words of the command line that an instance is run with. */
-export function runArguments({ template }: Fleet, name: string): string[] {
-  return ["run", "--template", template, "--name", name, "--foreground"];
+export function runArguments({ template, isolate }: Fleet, name: string): string[] {
+  return ["run", "--template", template, "--name", name, "--foreground", ...(isolate ? ["--isolate"] : [])];
 }
 
 /** These reach configuration languages with quotes, variables and comments of their own: nothing that means something there. */

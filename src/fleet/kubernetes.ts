@@ -1,3 +1,4 @@
+import { MvmError } from "../core/errors.ts";
 import { type Fleet, type FleetFile, OVERHEAD_MIB, runArguments, STOP_SECONDS } from "./fleet.ts";
 
 /** The secret with the registry's settings: one key for each MVM_TEMPLATE_REGISTRY_… */
@@ -8,8 +9,18 @@ const MAX_NAME = 52;
 /**
  * A StatefulSet (its pods have names that stay, as instances do) and the service that names them, as JSON, which
  * `kubectl apply -f` takes as it takes YAML.
+ * @throws MvmError `INVALID_SETTINGS`
  */
 export function kubernetesFiles(fleet: Fleet): FleetFile[] {
+  if (fleet.isolate && !fleet.kvm) {
+    throw new MvmError(
+      "INVALID_SETTINGS",
+      "--isolate needs /dev/net/tun, which a container without privileges has not",
+      {
+        hint: "leave out --no-kvm, and the container is privileged; or leave out --isolate, and let a NetworkPolicy say what pods reach",
+      },
+    );
+  }
   const list = { apiVersion: "v1", kind: "List", items: [service(fleet), statefulSet(fleet)] };
   return [{ path: `${fleet.template}.kubernetes.json`, text: `${JSON.stringify(list, null, 2)}\n` }];
 }

@@ -147,6 +147,19 @@ describe("mvmctl export", () => {
     });
   });
 
+  test("with --isolate every engine runs isolated guests", async () => {
+    for (const [engine, file] of [
+      ["systemd", "my-web@.service"],
+      ["nomad", "my-web.nomad.hcl"],
+      ["kubernetes", "my-web.kubernetes.json"],
+    ] as const) {
+      const isolated = readFileSync(join(await exported(engine, "--isolate"), file), "utf8");
+      const plain = readFileSync(join(await exported(engine), file), "utf8");
+      assert.match(isolated, /--foreground[",\s]+--isolate\b/, engine);
+      assert.doesNotMatch(plain, /--isolate/, engine);
+    }
+  });
+
   test("files that were changed by hand are kept, unless --force says otherwise", async () => {
     const directory = await exported("nomad");
     const args = ["export", "nomad", "--template", "my-web", "-o", directory, "--program", program];
@@ -174,6 +187,7 @@ describe("mvmctl export", () => {
       [["nomad", "--template", "w", "--data-dir", '/x"y'], "INVALID_SETTINGS"],
       [["kubernetes", "--template", "w", "--image", "a b"], "INVALID_SETTINGS"],
       [["systemd", "--template", "w", "--count", "9", "-p", "65530:1"], "INVALID_SETTINGS"],
+      [["kubernetes", "--template", "w", "--isolate", "--no-kvm"], "INVALID_SETTINGS"],
     ] as const)
       await mvm.fails(["export", ...args, "-o", join(mvm.dataDir, "refused")], code);
     assert.ok(!readdirSync(mvm.dataDir).includes("refused"));

@@ -41,7 +41,16 @@ describe("file calls that fail, one after the other", () => {
     "installing Firecracker": ({ data, program }) => installFile(data.ctx, program),
     export: ({ data }) => {
       const sizes = { cpus: 1, memMiB: 256 };
-      const fleet = { template: web, count: 2, program: "/bin/mvmctl", dataDir: "/d", image: "i", kvm: true, sizes };
+      const fleet = {
+        template: web,
+        count: 2,
+        program: "/bin/mvmctl",
+        dataDir: "/d",
+        image: "i",
+        kvm: true,
+        isolate: false,
+        sizes,
+      };
       const ports = [{ hostAddress: "127.0.0.1", hostPort: 80, guestPort: 80 }];
       exportFleet("systemd", { ...fleet, ports }, join(data.root, "out"), { force: true });
     },

@@ -30,6 +30,7 @@ With -p each VM is reachable: under systemd at HOST, HOST+1, and so on; under No
       .option("--data-dir <path>", `their data directory (default ${DEFAULTS.dataDir})`)
       .option("--image <ref>", `for Kubernetes: an image with mvmctl and QEMU (default ${DEFAULTS.image})`)
       .option("--no-kvm", "for Kubernetes: without /dev/kvm, and so without a privileged container")
+      .option("--isolate", "run them with --isolate: networks of their own, without the machine's own services")
       .option("--force", "replace files that are there and differ"),
   examples: [
     "mvmctl export systemd --template my-service --count 3 -p 8080:80 -o units",
@@ -51,6 +52,7 @@ With -p each VM is reachable: under systemd at HOST, HOST+1, and so on; under No
       dataDir: textOption(options, "dataDir") ?? DEFAULTS.dataDir,
       image: textOption(options, "image") ?? DEFAULTS.image,
       kvm: options["kvm"] !== false,
+      isolate: flag(options, "isolate"),
       sizes: settingsOf(cli.paths, template),
       ports: listOption(options, "publish").map(parsePortForward),
     };
