@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { open } from "node:fs/promises";
 import * as v from "valibot";
+import { readBlocks } from "./blocks.ts";
 import { sha256 } from "./digests.ts";
 import { fileError } from "./errors.ts";
 
@@ -9,9 +10,6 @@ import { fileError } from "./errors.ts";
  * shift. docs/decisions/0006-chunk-size.md has the measurement behind the number.
  */
 export const CHUNK_BYTES = 256 * 1024;
-
-/** Read at once while indexing: a whole number of chunks. */
-const READ_BYTES = 16 * CHUNK_BYTES;
 
 const zeros = Buffer.alloc(CHUNK_BYTES);
 
@@ -66,32 +64,17 @@ export function isZero(bytes: Buffer): boolean {
   return bytes.equals(zeros.subarray(0, bytes.length));
 }
 
-/** Reads a file once for the digests of its chunks and of the whole. Memory stays at two reads. @throws MvmError `FILE_FAILED` */
+/** Reads a file once for the digests of its chunks and of the whole. Memory stays at two blocks. @throws MvmError `FILE_FAILED` */
 export async function indexFile(path: string, signal?: AbortSignal): Promise<FileIndex> {
-  const file = await open(path, "r").catch((error) => {
-    throw fileError(error, path, "read");
-  });
-  try {
-    const whole = createHash("sha256");
-    const chunks: (string | number)[] = [];
-    const blocks = [Buffer.allocUnsafe(READ_BYTES), Buffer.allocUnsafe(READ_BYTES)] as const;
-    let size = 0;
-    let reading = file.read(blocks[0], 0, READ_BYTES, 0);
-    for (let turn = 0; ; turn = 1 - turn) {
-      signal?.throwIfAborted();
-      const { bytesRead } = await reading;
-      if (bytesRead === 0) return { size, sha256: whole.digest("hex"), chunks };
-      size += bytesRead;
-      reading = file.read(blocks[1 - turn]!, 0, READ_BYTES, size);
-      const block = blocks[turn]!.subarray(0, bytesRead);
-      whole.update(block);
-      for (const digest of digestsOf(block)) appendChunk(chunks, digest);
-    }
-  } catch (error) {
-    throw fileError(error, path, "read");
-  } finally {
-    await file.close();
+  const whole = createHash("sha256");
+  const chunks: (string | number)[] = [];
+  let size = 0;
+  for await (const block of readBlocks(path, signal)) {
+    size += block.length;
+    whole.update(block);
+    for (const digest of digestsOf(block)) appendChunk(chunks, digest);
   }
+  return { size, sha256: whole.digest("hex"), chunks };
 }
 
 /**
