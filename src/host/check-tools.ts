@@ -1,7 +1,9 @@
+import { MvmError } from "../core/errors.ts";
 import type { Paths } from "../core/paths.ts";
 import { run } from "../core/process.ts";
 import { findFirecracker } from "../hypervisor/firecracker-binary.ts";
 import { type Check, failed, ok, warning } from "./check.ts";
+import { requireNetworkTools } from "./network.ts";
 import { missingTools, toolsFor } from "./tools.ts";
 
 /** Nix and QEMU have checks of their own, which say more. */
@@ -20,6 +22,18 @@ export function checkTools(paths: Paths, env: NodeJS.ProcessEnv): Check[] {
   return missing.map(({ program, needed, without }) =>
     (needed ? failed : warning)(program, `not found: ${without}`, "mvmctl setup"),
   );
+}
+
+/** Whether VMs can have networks of their own. Nobody needs it who does not ask for it. */
+export function checkIsolation(env: NodeJS.ProcessEnv): Check[] {
+  const subject = "isolation";
+  try {
+    requireNetworkTools(env);
+    return [ok(subject, "run --isolate finds what it needs: slirp4netns, iproute2, /dev/net/tun")];
+  } catch (error) {
+    if (!(error instanceof MvmError)) throw error;
+    return [ok(subject, `run --isolate can't be used: ${[error.message, error.hint].filter(Boolean).join("; ")}`)];
+  }
 }
 
 /**

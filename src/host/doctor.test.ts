@@ -6,6 +6,7 @@ import { failed, guarded } from "./check.ts";
 import { firecrackerCheck, kvmCheck } from "./check-hypervisor.ts";
 import { emptyBuildGroup } from "./check-nix.ts";
 import { availableMemory, judge } from "./check-resources.ts";
+import { checkIsolation } from "./check-tools.ts";
 import { nodeCheck } from "./doctor.ts";
 
 describe("what the doctor makes of what it sees", () => {
@@ -53,4 +54,10 @@ describe("what the doctor makes of what it sees", () => {
     });
     assert.deepEqual(checks, [failed("disk", "could not look", "look again")]);
   });
+});
+
+test("what isolated guests lack is told, and is no fault of a machine that runs none", () => {
+  const [check] = checkIsolation({ PATH: "/nowhere" });
+  assert.equal(check?.state, "ok");
+  assert.match(check!.reason, /--isolate can't be used: slirp4netns.*apt-get install slirp4netns/);
 });

@@ -9,7 +9,7 @@ import { type Check, failed, guarded, ok, warning } from "./check.ts";
 import { checkHypervisors } from "./check-hypervisor.ts";
 import { checkNix } from "./check-nix.ts";
 import { checkDataDirectory, checkDisk, checkMemory } from "./check-resources.ts";
-import { checkTools, checkUserNamespaces } from "./check-tools.ts";
+import { checkIsolation, checkTools, checkUserNamespaces } from "./check-tools.ts";
 
 /** package.json, "engines". */
 const OLDEST_NODE = 24;
@@ -26,6 +26,7 @@ export async function checkMachine(ctx: Context): Promise<Check[]> {
     ["hypervisor", () => checkHypervisors(ctx)],
     ["user namespaces", () => checkUserNamespaces(env, signal)],
     ["tools", () => checkTools(paths, env)],
+    ["isolation", () => checkIsolation(env)],
     ["memory", checkMemory],
     ["disk", () => checkDisk(paths.dataDir)],
   ];

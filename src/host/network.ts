@@ -91,8 +91,7 @@ export async function startNetwork(options: NetworkOptions): Promise<StartedNetw
   const { directory, signal } = options;
   signal?.throwIfAborted();
   const filter = planFilter(options.allow ?? []);
-  requirePrograms(options.env);
-  requireTun();
+  requireNetworkTools(options.env);
   const env = { PATH: options.env["PATH"], LANG: "C.UTF-8", [VM_DIRECTORY_VARIABLE]: directory };
   const uid = process.getuid?.() ?? 0;
   const [reading, lifeline] = await openLifeline(directory, env);
@@ -145,13 +144,15 @@ const PROGRAMS = {
   mkfifo: "coreutils",
 };
 
-function requirePrograms(env: NodeJS.ProcessEnv): void {
+/** @throws MvmError `PROGRAM_MISSING`, `TAP_FAILED` where a VM's network surely can't be made */
+export function requireNetworkTools(env: NodeJS.ProcessEnv): void {
   for (const [program, debianPackage] of Object.entries(PROGRAMS)) {
     if (findProgram(program, env)) continue;
     throw new MvmError("PROGRAM_MISSING", `${program}, which makes the VM's network, was not found`, {
       hint: `install it: apt-get install ${debianPackage}`,
     });
   }
+  requireTun();
 }
 
 function requireTun(): void {
