@@ -34,12 +34,20 @@ const PARALLEL = 8;
  */
 export async function findKnownChunks(ctx: Context, store: Store, name: TemplateName): Promise<KnownChunks> {
   const known: KnownChunks = new Map();
+  await Promise.all([addRecords(ctx, store, name, known), addPushes(ctx, store, known)]);
+  return known;
+}
+
+async function addRecords(ctx: Context, store: Store, name: TemplateName, known: KnownChunks): Promise<void> {
   const records = await newestRecords(ctx, store, name);
   await forEachParallel(records, PARALLEL, async ({ key }) => {
     // A record that is damaged is somebody else's trouble here: it only means that its chunks are not known.
     const record = await readAnyRecord(ctx, store, key).catch(ignoreDamage);
     if (record) addRecord(known, record);
   });
+}
+
+async function addPushes(ctx: Context, store: Store, known: KnownChunks): Promise<void> {
   for await (const { key } of store.list(PUSHES, ctx.signal)) {
     const object = await store.get(key, MAX_RECORD_BYTES, ctx.signal);
     if (!object) continue;
@@ -50,7 +58,6 @@ export async function findKnownChunks(ctx: Context, store: Store, name: Template
       ignoreDamage(error);
     }
   }
-  return known;
 }
 
 async function newestRecords(ctx: Context, store: Store, name: TemplateName): Promise<ObjectInfo[]> {

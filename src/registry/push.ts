@@ -68,14 +68,15 @@ async function pushLocked(ctx: Context, store: Store, request: PushRequest): Pro
   const revision = revisionToPush(ctx, request);
   ctx.report({ kind: "step", text: `Looking at ${store.description}` });
   const builtAt = revision.build?.builtAt ?? new Date(0).toISOString();
-  const found = await readTag(ctx, store, name, tag);
+  // The registry answers while the disk is read.
+  const [found, known, { image, snapshots, memories }] = await Promise.all([
+    readTag(ctx, store, name, tag),
+    findKnownChunks(ctx, store, name),
+    contentOf(ctx, request, revision),
+  ]);
   if (!request.allowRollback) refuseRollback(tag, found?.record, { revision: revision.id, builtAt });
-
-  const snapshots = request.snapshots ? await snapshotsToPush(ctx, name, revision) : [];
-  const image = await filesOfImage(ctx, revision);
-  const memories = await Promise.all(snapshots.map((snapshot) => filesOfSnapshot(ctx, snapshot)));
   const totals = noTotals();
-  await sendContent(ctx, store, name, [image, ...memories], totals, async (known) => {
+  await sendContent(ctx, store, name, { parts: [image, ...memories], known, totals }, async () => {
     await putContentRecord(
       ctx,
       store,
@@ -99,16 +100,28 @@ async function pushLocked(ctx: Context, store: Store, request: PushRequest): Pro
   };
 }
 
+interface Content {
+  readonly image: FilesToPush;
+  readonly snapshots: readonly StoredSnapshot[];
+  /** The files of each snapshot. */
+  readonly memories: readonly FilesToPush[];
+}
+
+async function contentOf(ctx: Context, request: PushRequest, revision: StoredRevision): Promise<Content> {
+  const snapshots = request.snapshots ? await snapshotsToPush(ctx, request.template, revision) : [];
+  const image = await filesOfImage(ctx, revision);
+  const memories = await Promise.all(snapshots.map((snapshot) => filesOfSnapshot(ctx, snapshot)));
+  return { image, snapshots, memories };
+}
+
 /** Sends what is new, lets `publish` write what names it, and ends the push's journal. */
 async function sendContent(
   ctx: Context,
   store: Store,
   name: TemplateName,
-  parts: readonly FilesToPush[],
-  totals: TransferTotals,
-  publish: (known: KnownChunks) => Promise<void>,
+  { parts, known, totals }: { parts: readonly FilesToPush[]; known: KnownChunks; totals: TransferTotals },
+  publish: () => Promise<void>,
 ): Promise<void> {
-  const known = await findKnownChunks(ctx, store, name);
   const journal = await PushJournal.open(ctx, store, name, known);
   countFiles(parts, known, totals);
   ctx.report({ kind: "step", text: `Sending ${name}` });
@@ -116,7 +129,7 @@ async function sendContent(
   const writer = new BlobWriter(ctx, store, (blob, chunks) => journal.announce(blob, chunks));
   for (const part of parts) await pushNewChunks(ctx, part, known, writer, totals, onProgress);
   await writer.finish();
-  await publish(known);
+  await publish();
   await journal.close();
 }
 
