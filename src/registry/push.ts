@@ -68,13 +68,12 @@ async function pushLocked(ctx: Context, store: Store, request: PushRequest): Pro
   const revision = revisionToPush(ctx, request);
   ctx.report({ kind: "step", text: `Looking at ${store.description}` });
   const builtAt = revision.build?.builtAt ?? new Date(0).toISOString();
-  // The registry answers while the disk is read.
-  const [found, known, { image, snapshots, memories }] = await Promise.all([
-    readTag(ctx, store, name, tag),
-    findKnownChunks(ctx, store, name),
-    contentOf(ctx, request, revision),
-  ]);
+  const [found, known] = await Promise.all([readTag(ctx, store, name, tag), findKnownChunks(ctx, store, name)]);
   if (!request.allowRollback) refuseRollback(tag, found?.record, { revision: revision.id, builtAt });
+
+  const snapshots = request.snapshots ? await snapshotsToPush(ctx, name, revision) : [];
+  const image = await filesOfImage(ctx, revision);
+  const memories = await Promise.all(snapshots.map((snapshot) => filesOfSnapshot(ctx, snapshot)));
   const totals = noTotals();
   await sendContent(ctx, store, name, { parts: [image, ...memories], known, totals }, async () => {
     await putContentRecord(
@@ -98,20 +97,6 @@ async function pushLocked(ctx: Context, store: Store, request: PushRequest): Pro
     totals,
     durationMs: monotonicMs() - started,
   };
-}
-
-interface Content {
-  readonly image: FilesToPush;
-  readonly snapshots: readonly StoredSnapshot[];
-  /** The files of each snapshot. */
-  readonly memories: readonly FilesToPush[];
-}
-
-async function contentOf(ctx: Context, request: PushRequest, revision: StoredRevision): Promise<Content> {
-  const snapshots = request.snapshots ? await snapshotsToPush(ctx, request.template, revision) : [];
-  const image = await filesOfImage(ctx, revision);
-  const memories = await Promise.all(snapshots.map((snapshot) => filesOfSnapshot(ctx, snapshot)));
-  return { image, snapshots, memories };
 }
 
 /** Sends what is new, lets `publish` write what names it, and ends the push's journal. */
