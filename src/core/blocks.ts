@@ -1,5 +1,6 @@
 import { constants } from "node:fs";
-import { type FileHandle, open } from "node:fs/promises";
+import { type FileHandle, open, stat } from "node:fs/promises";
+import { allocatedBytes } from "./disk-usage.ts";
 import { fileError } from "./errors.ts";
 import { MiB } from "./sizes.ts";
 
@@ -60,19 +61,11 @@ export async function* readBlocks(path: string, signal?: AbortSignal): AsyncGene
  * first, which takes three times as long as digesting them and pushes out what is needed.
  */
 async function openForReading(path: string): Promise<Opened> {
-  const file = await open(path, "r");
-  try {
-    const { size, blocks } = await file.stat();
-    // st_blocks counts 512-byte units (stat(2)).
-    const direct = blocks * 512 < size ? await openDirect(path) : undefined;
-    if (!direct)
-      return { file, direct: false, blocks: [Buffer.allocUnsafe(BLOCK_BYTES), Buffer.allocUnsafe(BLOCK_BYTES)] };
-    await file.close();
-    return direct;
-  } catch (error) {
-    await file.close();
-    throw error;
-  }
+  const stats = await stat(path);
+  const direct = allocatedBytes(stats) < stats.size ? await openDirect(path) : undefined;
+  if (direct) return direct;
+  const blocks = [Buffer.allocUnsafe(BLOCK_BYTES), Buffer.allocUnsafe(BLOCK_BYTES)] as const;
+  return { file: await open(path, "r"), direct: false, blocks };
 }
 
 /** Nothing where there are no direct reads: some file systems say so at once, some at the first read. */

@@ -1,5 +1,4 @@
 import { createHash, hash } from "node:crypto";
-import { statSync } from "node:fs";
 import { readBlocks } from "./blocks.ts";
 
 /** SHA-256 of a file's whole content, holes as zeros. Memory stays at two blocks. @throws MvmError `FILE_FAILED` */
@@ -15,9 +14,4 @@ export async function sha256File(path: string, signal?: AbortSignal): Promise<st
  */
 export function sha256(data: string | Uint8Array): string {
   return hash("sha256", data);
-}
-
-/** Bytes that a file takes on the disk: less than its size where it has holes. */
-export function allocatedBytes(path: string): number {
-  return statSync(path).blocks * 512; // st_blocks counts 512-byte units, whatever the file system (stat(2))
 }

@@ -66,6 +66,6 @@ export function checkFleet(fleet: Fleet): void {
   parseInstanceName(`${template}-${count}`);
 }
 
-function invalid(message: string, hint: string): MvmError {
+export function invalid(message: string, hint: string): MvmError {
   return new MvmError("INVALID_SETTINGS", message, { hint });
 }

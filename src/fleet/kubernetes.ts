@@ -1,5 +1,4 @@
-import { MvmError } from "../core/errors.ts";
-import { type Fleet, type FleetFile, OVERHEAD_MIB, runArguments, STOP_SECONDS } from "./fleet.ts";
+import { type Fleet, type FleetFile, invalid, OVERHEAD_MIB, runArguments, STOP_SECONDS } from "./fleet.ts";
 
 /** The secret with the registry's settings: one key for each MVM_TEMPLATE_REGISTRY_… */
 export const SECRET = "mvmctl-registry";
@@ -13,12 +12,9 @@ const MAX_NAME = 52;
  */
 export function kubernetesFiles(fleet: Fleet): FleetFile[] {
   if (fleet.isolate && !fleet.kvm) {
-    throw new MvmError(
-      "INVALID_SETTINGS",
+    throw invalid(
       "--isolate needs /dev/net/tun, which a container without privileges has not",
-      {
-        hint: "leave out --no-kvm, and the container is privileged; or leave out --isolate, and let a NetworkPolicy say what pods reach",
-      },
+      "leave out --no-kvm, and the container is privileged; or leave out --isolate, and let a NetworkPolicy say what pods reach",
     );
   }
   const list = { apiVersion: "v1", kind: "List", items: [service(fleet), statefulSet(fleet)] };

@@ -26,7 +26,7 @@ import { bindsOf, describeMachine, kernelBinds, snapshotToLoad } from "./firecra
 import { type Bind, confinedCommand, INSIDE } from "./firecracker-namespace.ts";
 import { FIRECRACKER_INSTALL_HINT, type FirecrackerFacts, probeFirecracker } from "./firecracker-probe.ts";
 import { firecrackerFeatures } from "./firecracker-version.ts";
-import { hasEnded, killVm, parentDeathPrefix, readLog, startVmProcess } from "./vm-process.ts";
+import { hasEnded, killVm, networkPrefix, parentDeathPrefix, readLog, startVmProcess } from "./vm-process.ts";
 
 const AGENT_PORT = 52;
 
@@ -60,13 +60,13 @@ export function createFirecrackerDriver(
       jail,
     });
     const { network } = config;
-    const inNetwork = network ? (network.prefix ?? ["nsenter", `--net=${network.netns}`, "--"]) : [];
+    const inNetwork = network ? networkPrefix(network) : [];
     return startVmProcess({
       directory,
       command: [...inNetwork, ...parentDeathPrefix(options, host.env), ...command],
       env: host.env,
       log: CONSOLE_LOG,
-      ...(network?.lifeline === undefined ? {} : { stdin: network.lifeline }),
+      stdin: network?.lifeline,
       sockets: [join(RUN, "api.sock"), join(RUN, "v.sock")],
       installHint: FIRECRACKER_INSTALL_HINT,
       onStarted: options.onStarted,

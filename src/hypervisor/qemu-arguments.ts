@@ -133,8 +133,8 @@ export function qemuArguments(
       "-device",
       `virtserialport,chardev=agent${index},name=mvm.agent.${index}`,
     ]),
-    // A restored guest would be told to announce itself, five times, by an address that it changes at once.
     networkBackend(config),
+    // A restored guest would be told to announce itself, five times, by an address that it changes at once.
     ["-device", "virtio-net-device,netdev=net0,guest_announce=off"],
     ["-chardev", `socket,id=qmp,path=${QMP_SOCKET},server=on,wait=off`, "-mon", "chardev=qmp,mode=control"],
     // Deferred: QEMU must first be told that the memory is in its file already, and 7.2 takes that from QMP alone.

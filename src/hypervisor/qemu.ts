@@ -17,7 +17,7 @@ import {
 } from "./qemu-arguments.ts";
 import { probeQemu, QEMU_INSTALL_HINT, type QemuFacts } from "./qemu-probe.ts";
 import { QmpClient } from "./qmp.ts";
-import { hasEnded, killVm, parentDeathPrefix, readLog, startVmProcess } from "./vm-process.ts";
+import { hasEnded, killVm, networkPrefix, parentDeathPrefix, readLog, startVmProcess } from "./vm-process.ts";
 
 /** A QEMU that has not answered its control socket by then hangs. */
 const CONTROL_TIMEOUT_MS = 5000;
@@ -52,7 +52,7 @@ export function createQemuDriver(host: { cacheDir: string; env: NodeJS.ProcessEn
       env: host.env,
       log: HYPERVISOR_LOG,
       input: incoming?.vmstate,
-      ...(config.network?.lifeline === undefined ? {} : { stdin: config.network.lifeline }),
+      stdin: config.network?.lifeline,
       sockets: [QMP_SOCKET, ...AGENT_SOCKETS],
       installHint: QEMU_INSTALL_HINT,
       onStarted: options.onStarted,
@@ -131,7 +131,7 @@ export function createQemuDriver(host: { cacheDir: string; env: NodeJS.ProcessEn
  * and other users become root of a user namespace that holds nothing but themselves. A network of the VM's own is in one.
  */
 function namespacePrefix(network: VmNetwork | undefined, memory: MemorySource): readonly string[] {
-  if (network) return network.prefix ?? ["nsenter", `--net=${network.netns}`, "--"];
+  if (network) return networkPrefix(network);
   return memory.kind === "private" && process.getuid?.() !== 0 ? ["unshare", "--user", "--map-root-user", "--"] : [];
 }
 

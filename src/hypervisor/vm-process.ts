@@ -11,7 +11,7 @@ import {
   signalProcess,
   VM_DIRECTORY_VARIABLE,
 } from "../core/process-identity.ts";
-import type { StartOptions, VmRef } from "./driver.ts";
+import type { StartOptions, VmNetwork, VmRef } from "./driver.ts";
 
 /** What the processes of all hypervisors have in common: how they are started, found, ended. */
 
@@ -29,7 +29,7 @@ export interface VmProcess {
   /** Opened for reading, it is the process's file descriptor 3. */
   readonly input?: string | undefined;
   /** An open file that is its standard input; nothing otherwise. */
-  readonly stdin?: number;
+  readonly stdin?: number | undefined;
   /** Names in `directory` that an earlier VM left, and that must be gone. */
   readonly sockets: readonly string[];
   readonly installHint: string;
@@ -69,6 +69,11 @@ export async function startVmProcess(start: VmProcess): Promise<VmRef> {
     closeSync(log);
     if (input !== undefined) closeSync(input);
   }
+}
+
+/** What a hypervisor is started through to be in its VM's own network. */
+export function networkPrefix({ prefix, netns }: VmNetwork): readonly string[] {
+  return prefix ?? ["nsenter", `--net=${netns}`, "--"];
 }
 
 /** What a hypervisor is started through to end with its parent; nothing where that was not asked for or can't be had. */

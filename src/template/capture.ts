@@ -1,10 +1,10 @@
-import { chmodSync, mkdirSync, renameSync, rmSync } from "node:fs";
+import { chmodSync, mkdirSync, renameSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { type FileIndex, indexFile } from "../core/chunks.ts";
 import { monotonicMs } from "../core/clock.ts";
 import type { Context } from "../core/context.ts";
-import { allocatedBytes } from "../core/digests.ts";
 import { requireSpace } from "../core/disk-space.ts";
+import { allocatedBytes } from "../core/disk-usage.ts";
 import { writeDocument } from "../core/documents.ts";
 import { MvmError, messageOf } from "../core/errors.ts";
 import { ensureDirectory, syncDirectory, syncFile } from "../core/files.ts";
@@ -237,5 +237,5 @@ function captureFailed(template: string, step: Step, error: unknown, driver: Dri
 
 /** Bytes that a snapshot's memory takes on the disk. */
 export function memoryOnDisk(stored: StoredSnapshot): number {
-  return allocatedBytes(join(stored.directory, stored.snapshot.files.memory.file));
+  return allocatedBytes(statSync(join(stored.directory, stored.snapshot.files.memory.file)));
 }

@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { Context } from "../core/context.ts";
-import { allocatedBytes } from "../core/digests.ts";
+import { allocatedBytes } from "../core/disk-usage.ts";
 import { readDocument, writeDocument } from "../core/documents.ts";
 import { fileError, isErrno, MvmError, messageOf } from "../core/errors.ts";
 import { acquireLock } from "../core/locks.ts";
@@ -194,14 +194,13 @@ function snapshotInfo(
   onBroken: (key: string, reason: string) => void,
 ): SnapshotInfo | undefined {
   const { hypervisor, createdAt, healthyMs, files } = snapshot;
-  const memory = join(directory, files.memory.file);
-  const found = statSync(memory, { throwIfNoEntry: false })?.size;
-  if (found !== files.memory.size) {
+  const found = statSync(join(directory, files.memory.file), { throwIfNoEntry: false });
+  if (found?.size !== files.memory.size) {
     onBroken(
       key,
       found === undefined
         ? `${files.memory.file} is missing`
-        : `${files.memory.file} has ${found} bytes instead of ${files.memory.size}`,
+        : `${files.memory.file} has ${found.size} bytes instead of ${files.memory.size}`,
     );
     return undefined;
   }
@@ -210,7 +209,7 @@ function snapshotInfo(
     hypervisor,
     createdAt,
     memoryBytes: files.memory.size,
-    memoryBytesOnDisk: allocatedBytes(memory),
+    memoryBytesOnDisk: allocatedBytes(found),
     healthyMs,
   };
 }

@@ -32,7 +32,7 @@ export class Http2Stream extends Duplex {
   #unsent: Unsent | undefined;
   #unacknowledged = 0;
   /** Nothing more is sent: our end of the stream was, or the peer closed it. */
-  #sentAll = false;
+  #sentAll: boolean;
   #readAll = false;
   /** Whether the answer's status is here. */
   isAnswered = false;
