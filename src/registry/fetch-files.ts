@@ -180,7 +180,8 @@ async function fetchAgain({ ctx, store, totals }: FetchContext, chunk: Wanted): 
       {
         cause: error,
         detail: `it should have the SHA-256 ${chunk.sha256}, and is in ${key}, ${chunk.length} bytes from ${chunk.offset}`,
-        hint: "nothing was published; push the template again from a machine that has it whole",
+        // A push asks for a blob's size only: it relies on this one as long as it is there.
+        hint: `nothing was published; delete the object ${key} in the registry's bucket or directory, then push the template again from a machine that has it whole`,
       },
     );
   }

@@ -5,6 +5,7 @@ import { forEachParallel } from "../core/parallel.ts";
 import { blobKey, PUSHES, parseTemplateKey, TEMPLATES } from "./keys.ts";
 import {
   type ContentRecord,
+  isDamagedRecord,
   MAX_RECORD_BYTES,
   parsePushRecord,
   parseRevisionRecord,
@@ -49,9 +50,9 @@ async function addRecords(ctx: Context, store: Store, name: TemplateName, known:
 
 async function addPushes(ctx: Context, store: Store, known: KnownChunks): Promise<void> {
   for await (const { key } of store.list(PUSHES, ctx.signal)) {
-    const object = await store.get(key, MAX_RECORD_BYTES, ctx.signal);
-    if (!object) continue;
     try {
+      const object = await store.get(key, MAX_RECORD_BYTES, ctx.signal);
+      if (!object) continue;
       const push = parsePushRecord(object.bytes, key);
       addChunks(known, push.chunks, push.blobs);
     } catch (error) {
@@ -85,8 +86,7 @@ export async function readAnyRecord(ctx: Context, store: Store, key: string): Pr
 }
 
 function ignoreDamage(error: unknown): undefined {
-  if (error instanceof MvmError && (error.code === "REGISTRY_CORRUPT" || error.code === "NEWER_VERSION"))
-    return undefined;
+  if (isDamagedRecord(error) || (error instanceof MvmError && error.code === "NEWER_VERSION")) return undefined;
   throw error;
 }
 

@@ -1,4 +1,4 @@
-import { chmodSync, existsSync, mkdirSync, renameSync, rmSync, symlinkSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { CHUNK_BYTES } from "../core/chunks.ts";
 import type { Context } from "../core/context.ts";
@@ -34,8 +34,9 @@ export async function publishPulled(ctx: Context, store: Store, pulled: Pulled):
   const { paths } = ctx;
   const id = remote.record.revision as RevisionId;
   if (directory) {
+    removeUnwanted(directory, pulled);
     for (const snapshot of pulled.snapshots) sealSnapshot(join(directory, "snapshots", snapshot.record.key), snapshot);
-    if (pulled.revision) sealRevision(store, directory, pulled.revision);
+    if (pulled.revision) sealRevision(store, directory, pulled.revision, tag);
   }
   if (!existsSync(paths.templateSpec(name))) {
     publishTemplate(ctx, store, pulled, id);
@@ -78,13 +79,30 @@ function publishTemplate(
   syncDirectory(paths.templates);
 }
 
-function sealRevision(store: Store, directory: string, { record }: RemoteRevision): void {
+/** An earlier pull that was broken off may have wanted more than this one: what this one did not check is not published. */
+function removeUnwanted(directory: string, { revision, snapshots }: Pulled): void {
+  const keep = new Set(snapshots.length > 0 ? ["snapshots"] : []);
+  for (const { file } of revision?.record.files ?? []) keep.add(file);
+  removeAllBut(directory, keep);
+  if (snapshots.length === 0) return;
+  removeAllBut(join(directory, "snapshots"), new Set(snapshots.map(({ record }) => record.key)));
+  for (const { record } of snapshots)
+    removeAllBut(join(directory, "snapshots", record.key), new Set(record.files.map(({ file }) => file)));
+}
+
+function removeAllBut(directory: string, keep: ReadonlySet<string>): void {
+  for (const entry of readdirSync(directory))
+    if (!keep.has(entry)) rmSync(join(directory, entry), { recursive: true, force: true });
+}
+
+function sealRevision(store: Store, directory: string, { record }: RemoteRevision, tag: TagRecord | undefined): void {
   mkdirSync(join(directory, "snapshots"), { recursive: true });
   syncDirectory(join(directory, "snapshots"));
   seal(directory, record);
   writeFileAtomic(join(directory, "manifest.json"), record.document, { mode: READ_ONLY });
   writeDocument(BuildRecordDocument, join(directory, "build.json"), {
-    builtAt: record.builtAt,
+    // The tag's is signed, and is what a later push of this revision is compared with.
+    builtAt: tag?.builtAt ?? record.builtAt,
     flake: record.flake ?? flakeOfRegistry(record.template),
     pulledFrom: store.description,
   });
@@ -121,6 +139,6 @@ function specOf(name: TemplateName, { record, manifest }: RemoteRevision): Templ
 }
 
 /** Stands where a flake would, in a template that was pulled without one that can be reached from here. */
-function flakeOfRegistry(name: string): string {
+export function flakeOfRegistry(name: string): string {
   return `registry:${name}`;
 }

@@ -12,7 +12,7 @@ import { publishPulled } from "./publish-pulled.ts";
 import type { RemoteRevision, RemoteSnapshot, TagRecord } from "./records.ts";
 import { readRemoteRevision, readRemoteSnapshots, resolveRemoteRevision } from "./remote.ts";
 import { seenTag } from "./seen-tags.ts";
-import { contentToSign, requireTrusted, tagToSign } from "./signatures.ts";
+import { isFlakeSigned, requireTrusted, requireTrustedContent, tagToSign } from "./signatures.ts";
 import type { Store } from "./store.ts";
 import { readTag, refuseRollback } from "./tags.ts";
 import { noTotals, type TransferTotals } from "./transfer.ts";
@@ -63,13 +63,7 @@ async function pullLocked(ctx: Context, store: Store, request: PullRequest): Pro
     "revision" in request.what
       ? await resolveRemoteRevision(ctx, store, name, request.what.revision)
       : (tag!.revision as RevisionId);
-  const remote = await readRemoteRevision(ctx, store, name, id);
-  requireTrusted(
-    contentToSign(remote.record),
-    remote.record.signatures,
-    trustedKeys,
-    `revision ${id.slice(0, 12)} of ${name}`,
-  );
+  const remote = await trustedRevision(ctx, store, name, id, trustedKeys);
   const snapshots = request.snapshots ? await trustedSnapshots(ctx, store, remote, trustedKeys) : [];
 
   const missing = await whatIsMissing(ctx, name, remote, snapshots);
@@ -99,6 +93,21 @@ async function chooseByTag(ctx: Context, store: Store, request: PullRequest, tag
   return found.record;
 }
 
+/** A revision, without its flake where keys are trusted and none of them signed that: it would be built from next time. */
+async function trustedRevision(
+  ctx: Context,
+  store: Store,
+  name: TemplateName,
+  id: RevisionId,
+  trustedKeys: readonly string[],
+): Promise<RemoteRevision> {
+  const remote = await readRemoteRevision(ctx, store, name, id);
+  requireTrustedContent(remote.record, trustedKeys, `revision ${id.slice(0, 12)} of ${name}`);
+  if (trustedKeys.length === 0 || isFlakeSigned(remote.record, ({ key }) => trustedKeys.includes(key))) return remote;
+  const { flake: _, ...record } = remote.record;
+  return { ...remote, record };
+}
+
 async function trustedSnapshots(
   ctx: Context,
   store: Store,
@@ -106,8 +115,7 @@ async function trustedSnapshots(
   trustedKeys: readonly string[],
 ): Promise<RemoteSnapshot[]> {
   const snapshots = await readRemoteSnapshots(ctx, store, remote);
-  for (const { record } of snapshots)
-    requireTrusted(contentToSign(record), record.signatures, trustedKeys, `the snapshot ${record.key}`);
+  for (const { record } of snapshots) requireTrustedContent(record, trustedKeys, `the snapshot ${record.key}`);
   return snapshots;
 }
 

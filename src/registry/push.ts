@@ -15,11 +15,12 @@ import { BlobWriter } from "./blob-writer.ts";
 import { LEVELS } from "./frames.ts";
 import { revisionKey, snapshotRecordKey } from "./keys.ts";
 import { findKnownChunks, type KnownChunks } from "./known-chunks.ts";
+import { flakeOfRegistry } from "./publish-pulled.ts";
 import { countFiles, describeFiles, type FilesToPush, pushNewChunks } from "./push-files.ts";
 import { PushJournal } from "./push-journal.ts";
 import { putContentRecord } from "./put-record.ts";
 import type { ContentRecord, TagRecord } from "./records.ts";
-import { addSignature, contentToSign, type SigningKey, signText, tagToSign } from "./signatures.ts";
+import { type SigningKey, signText, tagToSign } from "./signatures.ts";
 import type { Store } from "./store.ts";
 import { moveTag, readTag, refuseRollback } from "./tags.ts";
 import { noTotals, type TransferTotals, transferProgress } from "./transfer.ts";
@@ -80,11 +81,13 @@ async function pushLocked(ctx: Context, store: Store, request: PushRequest): Pro
       ctx,
       store,
       revisionKey(name, revision.id),
-      sign(revisionRecord(revision, builtAt, image, known), request),
+      revisionRecord(revision, builtAt, image, known),
+      request.signingKey,
     );
     for (const [index, snapshot] of snapshots.entries()) {
       const record = snapshotRecord(revision, snapshot, memories[index]!, known);
-      await putContentRecord(ctx, store, snapshotRecordKey(name, revision.id, snapshot.key), sign(record, request));
+      const key = snapshotRecordKey(name, revision.id, snapshot.key);
+      await putContentRecord(ctx, store, key, record, request.signingKey);
     }
     const record = signTag(tagRecord(name, tag, revision.id, builtAt), request);
     await moveTag(ctx, store, found, record, request.conditionalWrites);
@@ -180,8 +183,8 @@ function revisionRecord(
     revision: id,
     architecture: manifest.architecture,
     builtAt,
-    // A path means nothing elsewhere, and is nobody's business.
-    ...(flake && !flake.startsWith("/") ? { flake } : {}),
+    // A path means nothing elsewhere, and is nobody's business; what stands for a flake in a pulled template is none.
+    ...(flake && !flake.startsWith("/") && flake !== flakeOfRegistry(manifest.template) ? { flake } : {}),
     document: readFileSync(join(directory, "manifest.json"), "utf8"),
     chunkBytes: CHUNK_BYTES,
     ...describeFiles(image, known),
@@ -220,11 +223,6 @@ function tagRecord(template: TemplateName, tag: string, revision: RevisionId, bu
     movedAt: new Date().toISOString(),
     signatures: [],
   };
-}
-
-function sign<T extends ContentRecord>(record: T, { signingKey }: PushRequest): T {
-  if (!signingKey) return record;
-  return { ...record, signatures: addSignature(record.signatures, signText(contentToSign(record), signingKey)) };
 }
 
 function signTag(tag: TagRecord, { signingKey }: PushRequest): TagRecord {

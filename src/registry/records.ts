@@ -159,6 +159,11 @@ export function refused(place: string, why: string): MvmError {
   });
 }
 
+/** Whether an error says that a record is not what a record can be, by what is in it or by its size. */
+export function isDamagedRecord(error: unknown): boolean {
+  return error instanceof MvmError && (error.code === "REGISTRY_CORRUPT" || error.code === "REGISTRY_OBJECT_TOO_LARGE");
+}
+
 export const parseTagRecord = (bytes: Buffer, place: string) => parseRecord(TagRecordSchema, "tag", bytes, place);
 export const parsePushRecord = (bytes: Buffer, place: string) => parseRecord(PushRecordSchema, "push", bytes, place);
 export const parseCollectionRecord = (bytes: Buffer, place: string) =>

@@ -1,18 +1,23 @@
 import assert from "node:assert/strict";
-import { mkdirSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { type DataDirectory, useDataDirectory } from "../../test/support/data-directory.ts";
 import { makeTemplate, pullRequest, pushRequest } from "../../test/support/registry.ts";
 import { CHUNK_BYTES } from "../core/chunks.ts";
 import { allocatedBytes } from "../core/disk-usage.ts";
+import { writeDocument } from "../core/documents.ts";
+import type { MvmError } from "../core/errors.ts";
 import type { TemplateName } from "../core/names.ts";
-import { templateInfo } from "../template/store.ts";
+import { BuildRecordDocument } from "../template/revision.ts";
+import { readRevision } from "../template/revisions.ts";
+import { loadSpec, templateInfo } from "../template/store.ts";
 import { deleteRemote, listRemoteTemplates, remoteTemplateInfo } from "./catalogue.ts";
 import { collectGarbage } from "./collect.ts";
 import { pullTemplate } from "./pull.ts";
 import { pushTemplate } from "./push.ts";
 import { repairTemplate } from "./repair.ts";
+import { generateKey, readSigningKey, type SigningKey } from "./signatures.ts";
 import type { Store } from "./store.ts";
 import { DirectoryStore } from "./stores/directory.ts";
 import { verifyTemplate } from "./verify.ts";
@@ -131,6 +136,106 @@ test("a pull that was broken off goes on where it stopped", async () => {
   assert.equal((await verifyTemplate(bob.ctx, web)).damage.length, 0);
 });
 
+test("a pull without snapshots publishes nothing of those that a broken-off pull had begun", async () => {
+  using world = useWorld();
+  const { alice, bob, store } = world;
+  const { id } = makeTemplate(alice.paths, "web");
+  await pushTemplate(alice.ctx, store, pushRequest("web"));
+  let ranges = 0;
+  const failing = wrap(store, {
+    getRange: (key, offset, length, signal) =>
+      ++ranges > 1 ? Promise.reject(new Error("cut off")) : store.getRange(key, offset, length, signal),
+  });
+  await assert.rejects(pullTemplate(bob.ctx, failing, pullRequest("web")), /cut off/);
+  const [partial] = readdirSync(join(bob.paths.cache, "pulls"));
+  assert.ok(readdirSync(join(bob.paths.cache, "pulls", partial!)).includes("snapshots"), "a snapshot was begun");
+  await pullTemplate(bob.ctx, store, pullRequest("web", { snapshots: false }));
+  assert.deepEqual(readdirSync(bob.paths.snapshots(web, id)), []);
+  assert.equal((await pullTemplate(bob.ctx, store, pullRequest("web"))).snapshots.length, 1);
+  assert.equal((await verifyTemplate(bob.ctx, web)).damage.length, 0);
+});
+
+test("a record that is too large keeps nobody from pushing, and is mended by a push of its own", async () => {
+  using world = useWorld();
+  const { alice, bob, store, root } = world;
+  const { id } = makeTemplate(alice.paths, "web");
+  await pushTemplate(alice.ctx, store, pushRequest("web"));
+  truncateSync(join(root, `v1/templates/web/revisions/${id}.json`), 17 * 1024 * 1024);
+  mkdirSync(join(root, "v1/pushes"), { recursive: true });
+  writeFileSync(join(root, "v1/pushes/00000000-0000-4000-8000-000000000000.json"), Buffer.alloc(17 * 1024 * 1024));
+  makeTemplate(alice.paths, "other", { seed: "b" });
+  await pushTemplate(alice.ctx, store, pushRequest("other"));
+  assert.equal((await verifyRemote(alice.ctx, store, web)).damage[0]!.object, "its record");
+  await pushTemplate(alice.ctx, store, pushRequest("web"));
+  assert.deepEqual((await verifyRemote(alice.ctx, store, web)).damage, []);
+  assert.equal((await pullTemplate(bob.ctx, store, pullRequest("web"))).revision, id);
+});
+
+test("a blob that was altered is mended the way the error says", async () => {
+  using world = useWorld();
+  const { alice, bob, store, root } = world;
+  makeTemplate(alice.paths, "web");
+  await pushTemplate(alice.ctx, store, pushRequest("web"));
+  const [blob] = readdirSync(join(root, "v1", "blobs"));
+  await flip(join(root, "v1", "blobs", blob!), 1000);
+  const refusal = (await pullTemplate(bob.ctx, store, pullRequest("web")).catch((error) => error)) as MvmError;
+  assert.equal(refusal.code, "CHUNK_DAMAGED");
+  const [object] = /v1\/blobs\/[0-9a-f]{64}/.exec(refusal.hint ?? "")!;
+  rmSync(join(root, object));
+  await pushTemplate(alice.ctx, store, pushRequest("web"));
+  assert.deepEqual((await verifyRemote(alice.ctx, store, web)).damage, []);
+  assert.equal((await pullTemplate(bob.ctx, store, pullRequest("web"))).upToDate, false);
+});
+
+test("who trusts certain keys refuses a record whose flake was altered after it was signed", async () => {
+  using world = useWorld();
+  const { alice, bob, store } = world;
+  const { id } = makeTemplate(alice.paths, "web");
+  const key = makeKey(alice);
+  const trusting = pullRequest("web", { trustedKeys: [key.publicKey] });
+  await pushTemplate(alice.ctx, store, pushRequest("web", { signingKey: key }));
+  alterRecord(world, id, { flake: "github:evil/rootkit" });
+  await assert.rejects(pullTemplate(bob.ctx, store, trusting), { code: "UNTRUSTED" });
+  alterRecord(world, id, { flake: undefined });
+  await assert.rejects(pullTemplate(bob.ctx, store, trusting), { code: "UNTRUSTED" });
+  // Pushing it again puts the flake right, whoever altered it.
+  alterRecord(world, id, { flake: "github:evil/rootkit" });
+  await pushTemplate(alice.ctx, store, pushRequest("web", { signingKey: key }));
+  alterRecord(world, id, { builtAt: "2036-01-01T00:00:00.000Z" });
+  await pullTemplate(bob.ctx, store, trusting);
+  assert.equal(loadSpec(bob.paths, web).flake, "github:somebody/something");
+  assert.equal(
+    readRevision(bob.paths, web, id).build?.builtAt,
+    "2026-01-02T03:04:05.000Z",
+    "the tag's, which is signed",
+  );
+});
+
+test("a push of the same revision from another flake keeps the first one's signature, and does not sign its flake", async () => {
+  using world = useWorld();
+  using carol = useDataDirectory();
+  const { alice, bob, store } = world;
+  const [first, second] = [makeKey(alice), makeKey(bob)];
+  makeTemplate(alice.paths, "web");
+  const { id, directory } = makeTemplate(bob.paths, "web");
+  const elsewhere = { builtAt: "2026-01-05T00:00:00.000Z", flake: "github:another/one" };
+  writeDocument(BuildRecordDocument, join(directory, "build.json"), elsewhere);
+  await pushTemplate(alice.ctx, store, pushRequest("web", { signingKey: first }));
+  await pushTemplate(bob.ctx, store, pushRequest("web", { signingKey: second }));
+  const what = { revision: id };
+  const spec = async (key: SigningKey) => {
+    using puller = useDataDirectory();
+    await pullTemplate(puller.ctx, store, pullRequest("web", { what, trustedKeys: [key.publicKey] }));
+    return loadSpec(puller.paths, web).flake;
+  };
+  assert.equal(await spec(first), "github:somebody/something");
+  assert.equal(await spec(second), "registry:web");
+  // What stands for a flake that is not known here is not pushed as one, nor does it take the place of the signed one.
+  await pullTemplate(carol.ctx, store, pullRequest("web", { trustedKeys: [second.publicKey] }));
+  await pushTemplate(carol.ctx, store, pushRequest("web", { signingKey: makeKey(carol) }));
+  assert.equal(await spec(first), "github:somebody/something");
+});
+
 test("a push that was broken off leaves the tag, and the next one sends only what is missing", async () => {
   using world = useWorld();
   const { alice, store } = world;
@@ -236,6 +341,18 @@ test("the registry's list and info say what is there", async () => {
     code: "REGISTRY_TAG_NOT_FOUND",
   });
 });
+
+function makeKey({ root }: DataDirectory): SigningKey {
+  const path = join(root, "key.pem");
+  generateKey(path);
+  return readSigningKey(path);
+}
+
+/** As somebody who can write to the registry and has no key. */
+function alterRecord({ root }: World, id: string, change: { flake?: string | undefined; builtAt?: string }): void {
+  const path = join(root, `v1/templates/web/revisions/${id}.json`);
+  writeFileSync(path, JSON.stringify({ ...JSON.parse(readFileSync(path, "utf8")), ...change }));
+}
 
 /** A store with some of its calls replaced. */
 function wrap(store: Store, calls: Partial<Store>): Store {

@@ -12,7 +12,7 @@ import { fetchFiles } from "./fetch-files.ts";
 import { LocalChunks } from "./local-chunks.ts";
 import type { ContentRecord, RemoteRevision, RemoteSnapshot } from "./records.ts";
 import { readRemoteRevision, readRemoteSnapshots } from "./remote.ts";
-import { contentToSign, requireTrusted } from "./signatures.ts";
+import { requireTrustedContent } from "./signatures.ts";
 import { openSparse } from "./sparse-file.ts";
 import type { Store } from "./store.ts";
 import { noTotals, type TransferTotals } from "./transfer.ts";
@@ -50,12 +50,7 @@ async function repairFile(
 ): Promise<void> {
   const remote = await readRemoteRevision(ctx, store, name, damage.revision);
   const record = await recordOf(ctx, store, remote, damage);
-  requireTrusted(
-    contentToSign(record),
-    record.signatures,
-    trustedKeys,
-    `revision ${damage.revision.slice(0, 12)} of ${name}`,
-  );
+  requireTrustedContent(record, trustedKeys, `revision ${damage.revision.slice(0, 12)} of ${name}`);
   const directory = join(damage.path, "..");
   if (damage.file === "manifest.json" || damage.file === "snapshot.json") {
     writeFileAtomic(damage.path, record.document);

@@ -10,7 +10,21 @@ import type { ContentRecord, Signature, TagRecord } from "./records.ts";
  * is nothing to be read in two ways. The first line names the kind, so that no signature fits something of another kind.
  */
 export function contentToSign(record: ContentRecord): string {
-  return lines([
+  return lines(factsOf(record));
+}
+
+/**
+ * As `contentToSign`, with the flake: for a signer who knows the flake to be this one. The revision's id does not say it,
+ * and another build of the same revision may come from another flake. It is written as JSON: it may hold any character,
+ * and must not pass for a line of its own. Undefined for what has no flake.
+ */
+export function flakeToSign(record: ContentRecord): string | undefined {
+  if (record.kind !== "revision" || record.flake === undefined) return undefined;
+  return lines([...factsOf(record), `flake ${JSON.stringify(record.flake)}`]);
+}
+
+function factsOf(record: ContentRecord): string[] {
+  return [
     `mvmctl ${record.kind} 1`,
     `template ${record.template}`,
     `architecture ${record.architecture}`,
@@ -18,7 +32,7 @@ export function contentToSign(record: ContentRecord): string {
     ...(record.kind === "snapshot" ? [`snapshot ${record.key}`] : []),
     `document ${sha256(record.document)}`,
     ...record.files.map(({ file, size, sha256 }) => `file ${file} ${size} ${sha256}`),
-  ]);
+  ];
 }
 
 export function tagToSign(tag: TagRecord): string {
@@ -88,6 +102,21 @@ export function signText(text: string, { publicKey, privateKey }: SigningKey): S
 /** The signatures with ours among them, once. */
 export function addSignature(signatures: readonly Signature[], ours: Signature): Signature[] {
   return [...signatures.filter(({ key }) => key !== ours.key), ours];
+}
+
+/** Whether one of the signatures that `counts` is over the record with its flake. */
+export function isFlakeSigned(record: ContentRecord, counts: (signature: Signature) => boolean): boolean {
+  const text = flakeToSign(record);
+  return text !== undefined && record.signatures.some((one) => counts(one) && isSignatureOf(text, one));
+}
+
+/**
+ * Does nothing where no keys are trusted. A signature may be over the content alone: the flake is then nobody's word.
+ * @throws MvmError `UNTRUSTED` unless one of the trusted keys signed the record, with its flake or without
+ */
+export function requireTrustedContent(record: ContentRecord, trusted: readonly string[], what: string): void {
+  if (isFlakeSigned(record, ({ key }) => trusted.includes(key))) return;
+  requireTrusted(contentToSign(record), record.signatures, trusted, what);
 }
 
 /**

@@ -5,7 +5,7 @@ import { MvmError, messageOf } from "../core/errors.ts";
 import type { RevisionId, TemplateName } from "../core/names.ts";
 import { forEachParallel } from "../core/parallel.ts";
 import { blobKey } from "./keys.ts";
-import type { ContentRecord } from "./records.ts";
+import { type ContentRecord, isDamagedRecord } from "./records.ts";
 import { listRemoteRevisions, readRemoteRevision, readRemoteSnapshots } from "./remote.ts";
 import type { Store } from "./store.ts";
 
@@ -45,8 +45,8 @@ export async function verifyRemote(
       const snapshots = await readRemoteSnapshots(ctx, store, remote);
       for (const record of [remote.record, ...snapshots.map((one) => one.record)]) noteBlobs(blobs, record, id);
     } catch (error) {
-      if (!(error instanceof MvmError) || error.code !== "REGISTRY_CORRUPT") throw error;
-      damage.push({ revision: id, object: "its record", reason: error.message });
+      if (!isDamagedRecord(error)) throw error;
+      damage.push({ revision: id, object: "its record", reason: messageOf(error) });
     }
   }
   let bytes = 0;
@@ -105,5 +105,7 @@ async function damageOfBlob(
     throw error;
   }
   const found = hash.digest("hex");
-  return found === blob ? undefined : `its SHA-256 is ${found}`;
+  if (found === blob) return undefined;
+  // A push asks for a blob's size only: it relies on this one as long as it is there.
+  return `its SHA-256 is ${found}; delete this object before the push that mends it`;
 }
