@@ -5,7 +5,7 @@ import { forEachParallel } from "../core/parallel.ts";
 import { BLOBS, COLLECTIONS, PUSHES, parseTemplateKey, TEMPLATES } from "./keys.ts";
 import { readAnyRecord } from "./known-chunks.ts";
 import { MAX_RECORD_BYTES, parsePushRecord, renderRecord } from "./records.ts";
-import type { ObjectInfo, Store } from "./store.ts";
+import { type ObjectInfo, type Store, takeBack } from "./store.ts";
 
 export interface CollectRequest {
   /** Only say what would be removed. */
@@ -67,7 +67,7 @@ export async function collectGarbage(
       bytes: sweep.reduce((sum, { size }) => sum + size, 0),
     };
   } finally {
-    await store.delete(own, ctx.signal);
+    await takeBack(store, own);
   }
 }
 

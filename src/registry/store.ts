@@ -47,3 +47,14 @@ export interface PutOptions {
   /** Write only if there is no such object, or only if it is still the one with this etag. */
   readonly condition?: { readonly ifAbsent: true } | { readonly ifMatch: string };
 }
+
+/** What a command that was stopped may still take: it ends within two seconds. */
+const TAKE_BACK_MS = 1500;
+
+/**
+ * Removes what a command put into the store for its own time, also when it was stopped: its own signal would refuse that. Where it
+ * can't be removed, others pass it over when it is old.
+ */
+export async function takeBack(store: Store, key: string): Promise<void> {
+  await store.delete(key, AbortSignal.timeout(TAKE_BACK_MS)).catch(() => {});
+}

@@ -6,7 +6,7 @@ import { MvmError } from "../core/errors.ts";
 import { type RevisionId, shortRevision, type TemplateName } from "../core/names.ts";
 import { claimsOf, tagKey } from "./keys.ts";
 import { MAX_TAG_BYTES, parseTagRecord, refused, renderRecord, type TagRecord } from "./records.ts";
-import type { Store } from "./store.ts";
+import { type Store, takeBack } from "./store.ts";
 
 /** A tag as it was read: `etag` is what a move of it is conditional on. */
 export interface FoundTag {
@@ -110,7 +110,7 @@ async function withClaim(ctx: Context, store: Store, record: TagRecord, move: ()
     }
     await move();
   } finally {
-    await store.delete(own, ctx.signal);
+    await takeBack(store, own);
   }
 }
 
