@@ -6,13 +6,19 @@ import { findVmProcesses, vmDirectoryOf } from "../core/process-identity.ts";
 import { sweepStaging } from "../core/staging.ts";
 import { STAGING_PREFIX } from "../core/staging-name.ts";
 import { type Check, ok, warning } from "../host/check.ts";
+import { endLeftoverVms } from "./leftover-vms.ts";
 import type { InstanceStatus } from "./record.ts";
 import { readInstances } from "./records.ts";
 
-/** Instances that are damaged or dead, VMs that nobody knows, and what killed commands left half-made, which is removed. */
+/**
+ * Instances that are damaged or dead, VMs that nobody knows, and what killed commands left half-made or running, which is
+ * removed.
+ */
 export function checkInstances(paths: Paths): Check[] {
   const removed = sweepBelow(paths.dataDir);
   const leftovers = removed.length > 0 ? [ok("leftovers", `removed ${removed.length} of killed commands`)] : [];
+  const ended = endLeftoverVms(paths);
+  if (ended.length > 0) leftovers.push(ok("leftovers", `ended the VM that a killed run left of ${ended.join(", ")}`));
   const statuses = readInstances(paths);
   const wrong = [...statuses.flatMap(checkStatus), ...strangers(paths, statuses)];
   if (wrong.length > 0) return [...leftovers, ...wrong];

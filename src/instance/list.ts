@@ -1,11 +1,13 @@
 import type { Context } from "../core/context.ts";
 import { sweepStaging } from "../core/staging.ts";
+import { endLeftoverVms } from "./leftover-vms.ts";
 import type { InstanceStatus } from "./record.ts";
 import { readInstances } from "./records.ts";
 
-/** All instances, by name, each as it is now. What a killed command left half-made is removed. */
+/** All instances, by name, each as it is now. What a killed command left half-made is removed, and the VM it left running ended. */
 export function listInstances({ paths }: Context): InstanceStatus[] {
   sweepStaging(paths.instances);
+  endLeftoverVms(paths);
   return readInstances(paths);
 }
 

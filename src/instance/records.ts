@@ -8,7 +8,7 @@ import { isAlive } from "../core/process-identity.ts";
 import { stagingName } from "../core/staging-name.ts";
 import { type InstanceRecord, InstanceRecordDocument, type InstanceStatus } from "./record.ts";
 
-const RECORD = "instance.json";
+export const RECORD = "instance.json";
 /** The instance's disk at /mnt/data. It outlives `stop`. */
 export const DATA_DISK = "data.img";
 

@@ -1,8 +1,9 @@
-import { existsSync, renameSync, rmSync } from "node:fs";
+import { existsSync, renameSync } from "node:fs";
 import { join } from "node:path";
+import { isDeepStrictEqual } from "node:util";
 import { monotonicMs } from "../core/clock.ts";
 import type { Context } from "../core/context.ts";
-import { isErrno, MvmError, messageOf } from "../core/errors.ts";
+import { MvmError, messageOf } from "../core/errors.ts";
 import { acquireLock } from "../core/locks.ts";
 import { type InstanceName, parseInstanceName } from "../core/names.ts";
 import { isAlive, ownIdentity } from "../core/process-identity.ts";
@@ -14,6 +15,8 @@ import type { Driver, HypervisorIdentity, VmRef } from "../hypervisor/driver.ts"
 import { currentRevision, readRevision, type StoredRevision } from "../template/revisions.ts";
 import { damageOf, readSnapshots } from "../template/snapshots.ts";
 import type { VmSizes } from "../template/vm-config.ts";
+import { claimName } from "./claim-name.ts";
+import { endLeftoverVms } from "./leftover-vms.ts";
 import { madeUpName } from "./made-up-name.ts";
 import { requireFreePorts } from "./ports.ts";
 import type { InstanceRecord } from "./record.ts";
@@ -23,8 +26,8 @@ import { planStart, type StartPlan } from "./start-plan.ts";
 import { isIsolated, startAndConnect, startVm } from "./start-vm.ts";
 import type { Volume } from "./volumes.ts";
 
-/** Names of ended instances are taken over one command at a time. */
-const CLAIM_TIMEOUT_MS = 10_000;
+/** Ctrl+C ends a start within two seconds: who holds the lock longer than this leaves it to the next command. */
+const DISCARD_TIMEOUT_MS = 1500;
 
 /**
  * Starts an instance: restores it if a snapshot fits, boots it otherwise. A start that fails leaves nothing behind,
@@ -34,6 +37,7 @@ const CLAIM_TIMEOUT_MS = 10_000;
 export async function runInstance(ctx: Context, request: RunRequest): Promise<RunOutcome> {
   const started = monotonicMs();
   sweepStaging(ctx.paths.instances);
+  endLeftoverVms(ctx.paths);
   const revision = revisionToRun(ctx, request);
   const driver = await chooseDriver(ctx, request.hypervisor, {
     jail: request.jail === true,
@@ -65,15 +69,28 @@ export async function runInstance(ctx: Context, request: RunRequest): Promise<Ru
     isolated: isIsolated(driver, request),
     createdAt: new Date().toISOString(),
   };
-  const directory = await claimName(ctx, name, record, driver);
+  const directory = await claimName(ctx.paths, name, record, (dead) => endVm(ctx, dead));
   const ownsDisk = existsSync(join(directory, DATA_DISK));
   const starting = { ctx, request, revision, driver, plan, directory, record, started, sizes, ownsDisk };
   try {
+    requireFittingDisk(starting);
     return await bringUp(starting);
   } catch (error) {
     await discard(starting);
     throw error;
   }
+}
+
+/**
+ * The plan was made before the name was ours. A disk that is there only since, of an instance that ran and ended in
+ * between, must not be under a guest that was restored: it remembers the content of another.
+ * @throws MvmError `INSTANCE_EXISTS`
+ */
+function requireFittingDisk({ ownsDisk, plan, record: { name } }: Starting): void {
+  if (!ownsDisk || plan.start === "booted") return;
+  throw new MvmError("INSTANCE_EXISTS", `another instance '${name}' ran until just now, and left its data disk`, {
+    hint: "run it again, to start with that disk, or choose another --name",
+  });
 }
 
 /** @throws MvmError `JAIL_UNSUPPORTED`, `NOT_ISOLATED` */
@@ -118,47 +135,6 @@ async function choosePlan(
     return snapshots.length === 0 && broken[0] ? { start: "booted", reason: broken[0] } : plan;
   const damage = await damageOf(plan.snapshot, ctx.signal);
   return damage === undefined ? plan : { start: "booted", reason: `the snapshot is damaged: ${damage}` };
-}
-
-/**
- * Makes the instance's directory, with its record in it, in one rename: of two runs with one name, one gets it. The
- * directory of an ended instance is replaced, and its data disk taken over.
- * @throws MvmError `INSTANCE_EXISTS`
- */
-async function claimName(
-  { paths }: Context,
-  name: InstanceName,
-  record: InstanceRecord,
-  driver: Driver,
-): Promise<string> {
-  const target = paths.instance(name);
-  using staging = makeStagingDirectory(paths.instances, name);
-  writeRecord(staging.path, record);
-  if (renameUnlessTaken(staging.path, target)) return target;
-  await using _lock = await acquireLock(target, { purpose: `starting ${name}`, timeoutMs: CLAIM_TIMEOUT_MS });
-  const status = instanceStatus(paths, name);
-  if (status && status.state !== "stopped" && status.state !== "dead") {
-    throw new MvmError("INSTANCE_EXISTS", `the name '${name}' is in use: that instance is ${status.state}`, {
-      hint: `choose another --name, or end it: mvmctl stop ${name}`,
-    });
-  }
-  if (status?.state === "dead") await driver.kill({ directory: target, process: status.record.process });
-  using trash = makeStagingDirectory(paths.instances, `${name}-old`);
-  const old = join(trash.path, "old");
-  if (existsSync(target)) renameSync(target, old);
-  if (existsSync(join(old, DATA_DISK))) renameSync(join(old, DATA_DISK), join(staging.path, DATA_DISK));
-  if (renameUnlessTaken(staging.path, target)) return target;
-  throw new MvmError("INSTANCE_EXISTS", `the name '${name}' was just taken`, { hint: "choose another --name" });
-}
-
-function renameUnlessTaken(from: string, to: string): boolean {
-  try {
-    renameSync(from, to);
-    return true;
-  } catch (error) {
-    if (isErrno(error, "ENOTEMPTY", "EEXIST")) return false;
-    throw error;
-  }
 }
 
 async function bringUp(starting: Starting): Promise<RunOutcome> {
@@ -214,13 +190,36 @@ async function deliver(client: AgentClient, volumes: readonly Volume[], signal: 
   }
 }
 
+/** Ends what may still run of a dead instance. */
+async function endVm(ctx: Context, dead: InstanceRecord): Promise<void> {
+  const { driverOf } = await import("./connect.ts");
+  await driverOf(ctx, dead).kill({ directory: ctx.paths.instance(dead.name as InstanceName), process: dead.process });
+}
+
 /** After a failed start: ends the VM and removes what was made, but never somebody's data. */
 async function discard({ ctx, driver, directory, record, ownsDisk }: Starting): Promise<void> {
+  const name = record.name as InstanceName;
   try {
+    await using _lock = await acquireLock(directory, { purpose: `cleaning up ${name}`, timeoutMs: DISCARD_TIMEOUT_MS });
+    // Somebody may have stopped it and taken the name, and with it the directory, while it started.
+    if (!isOurs(ctx, record)) return;
     await driver.kill({ directory });
-    if (ownsDisk) writeRecord(directory, { ...record, state: "stopped" });
-    else rmSync(directory, { recursive: true, force: true });
+    if (!existsSync(directory)) return;
+    if (ownsDisk) return writeRecord(directory, { ...record, state: "stopped" });
+    // The name is free when the directory is gone as a whole, not when its last file is.
+    using trash = makeStagingDirectory(ctx.paths.instances, `${name}-failed`);
+    renameSync(directory, join(trash.path, "failed"));
   } catch (error) {
     ctx.report({ kind: "note", text: `could not clean up ${directory}: ${messageOf(error)}` });
   }
+}
+
+/** Whether an instance's directory is still that of this start. */
+function isOurs(ctx: Context, { name, starter, createdAt }: InstanceRecord): boolean {
+  const status = instanceStatus(ctx.paths, name as InstanceName);
+  // Removed while it started: its VM may have come up since.
+  if (!status) return true;
+  if (status.state === "broken") return false;
+  const { record } = status;
+  return isDeepStrictEqual([record.starter, record.createdAt], [starter, createdAt]);
 }

@@ -1,4 +1,4 @@
-import { existsSync } from "node:fs";
+import { existsSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { Context } from "../core/context.ts";
 import { copySparse } from "../core/copy.ts";
@@ -127,12 +127,16 @@ async function provideDataDisk(
   const path = join(directory, DATA_DISK);
   if (existsSync(path)) return path;
   if (sizes.dataDiskMiB === 0) return undefined;
+  // Under its own name only when it is whole: a start that is killed on the way must not leave half a disk to the next.
+  const unfinished = `${path}.unfinished`;
+  rmSync(unfinished, { force: true });
   const captured = plan.start === "restored" ? plan.snapshot.snapshot.files.dataDisk : undefined;
   if (captured && plan.start === "restored")
-    await copySparse(join(plan.snapshot.directory, captured.file), path, ctx.signal);
+    await copySparse(join(plan.snapshot.directory, captured.file), unfinished, ctx.signal);
   else {
     const { createDataDisk } = await import("../host/data-disk.ts");
-    await createDataDisk(path, sizes.dataDiskMiB, ctx.signal);
+    await createDataDisk(unfinished, sizes.dataDiskMiB, ctx.signal);
   }
+  renameSync(unfinished, path);
   return path;
 }

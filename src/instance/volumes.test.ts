@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { parseVolume } from "./volumes.ts";
 
-const cwd = mkdtempSync(join(tmpdir(), "mvm-volumes-"));
+const cwd = realpathSync(mkdtempSync(join(tmpdir(), "mvm-volumes-")));
 after(() => rmSync(cwd, { recursive: true }));
 for (const name of ["config", "odd:name", "a:"]) mkdirSync(join(cwd, name));
 writeFileSync(join(cwd, "file"), "");
@@ -25,6 +25,13 @@ test("a volume is a directory of the host and a path in the guest", () => {
 test("the host's directory may have colons in its name", () => {
   assert.equal(parseVolume("odd:name:/srv", cwd).hostPath, join(cwd, "odd:name"));
   assert.equal(parseVolume("a::/srv", cwd).hostPath, join(cwd, "a:"));
+});
+
+test("a link to a directory is that directory", () => {
+  symlinkSync("config", join(cwd, "link"));
+  symlinkSync("nowhere", join(cwd, "dangling"));
+  assert.equal(parseVolume("link:/mnt/config", cwd).hostPath, join(cwd, "config"));
+  assert.throws(() => parseVolume("dangling:/mnt/config", cwd), { code: "VOLUME_NOT_FOUND" });
 });
 
 test("what is no volume, and what would break the guest's system, is refused", () => {

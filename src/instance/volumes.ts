@@ -1,4 +1,4 @@
-import { existsSync, statSync } from "node:fs";
+import { existsSync, realpathSync, statSync } from "node:fs";
 import { resolve } from "node:path";
 import { MvmError } from "../core/errors.ts";
 
@@ -35,5 +35,6 @@ export function parseVolume(text: string, cwd: string): Volume {
       hint: `make it: mkdir -p ${hostPath}`,
     });
   }
-  return { hostPath, guestPath };
+  // What is copied is what a link leads to, not the link.
+  return { hostPath: realpathSync(hostPath), guestPath };
 }

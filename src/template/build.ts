@@ -105,15 +105,21 @@ async function buildRevision(
   if (!force && current?.build?.fingerprint === (await fingerprint())) return { revision: current, cached: true };
 
   const started = monotonicMs();
-  const built = await buildImage(ctx, spec, flake, nix);
+  const built = await buildImage(ctx, spec, flake, nix, fingerprint);
   const durationMs = Math.round(monotonicMs() - started);
-  // Building may write lock files: what counts is how the flake is now.
-  const image: BuiltImage = { ...built, spec, fingerprint: await fingerprint(), durationMs };
+  const image: BuiltImage = { ...built, spec, durationMs };
   ctx.report({ kind: "step", text: "Storing the revision" });
   return { revision: await publishRevision(ctx, name, image), cached: false };
 }
 
-async function buildImage(ctx: Context, spec: TemplateSpec, flake: Flake, nix: NixOptions) {
+/** @param fingerprint takes the flake's as it is at that moment */
+async function buildImage(
+  ctx: Context,
+  spec: TemplateSpec,
+  flake: Flake,
+  nix: NixOptions,
+  fingerprint: () => Promise<string>,
+) {
   ctx.report({ kind: "step", text: `Evaluating ${spec.flake}` });
   const metadata = await flakeMetadata(flake, nix);
   const override = libraryOverride(metadata);
@@ -125,13 +131,16 @@ async function buildImage(ctx: Context, spec: TemplateSpec, flake: Flake, nix: N
   if (choice.debianRequest)
     await prepareDebian(ctx, flake, join(metadata.directory, DEBIAN_LOCK), choice.debianRequest);
   ctx.report({ kind: "step", text: "Building the image" });
+  // After the lock files were written, which are part of it; before Nix reads the flake: who edits it from here on gets
+  // another build.
+  const built = await fingerprint();
   // Everything that an image of Debian packages needs is in the store by now: asking a binary cache would only take time.
   const storePath = await buildPackage(flake, choice.name, override, {
     ...nix,
     offline: choice.debianRequest !== undefined,
   });
   const architecture = process.arch === "arm64" ? "aarch64" : "x86_64";
-  return { package: choice.name, architecture, storePath, image: findImage(storePath) };
+  return { package: choice.name, architecture, storePath, image: findImage(storePath), fingerprint: built };
 }
 
 /** Locks and fetches the Debian packages that an image is made of. A remote flake comes with its lock. */

@@ -57,6 +57,8 @@ describe("what the command line says about itself", () => {
       [["--frob"], /unknown option '--frob'/],
       [["ls", "extra"], /too many arguments/],
       [["exec", "svc"], /missing required argument 'command'/],
+      [["exec", "svc", "-it"], /missing required argument 'command'/],
+      [["exec", "svc", "-x", "--", "sh"], /unknown option '-x'/],
       [["template", "create-multi", "shop"], /'--roles <a,b,…>' not specified/],
       [["run"], /give either --template NAME or --flake REF/],
       [["stop"], /give names, or --all/],
