@@ -68,7 +68,7 @@ export function createQemuDriver(host: { cacheDir: string; env: NodeJS.ProcessEn
           if (!isAlive(vm.process)) throw explainEnd(vm.directory);
         },
       });
-      using qmp = await QmpClient.open(socket, CONTROL_TIMEOUT_MS);
+      using qmp = QmpClient.open(socket, CONTROL_TIMEOUT_MS);
       return await use(qmp);
     } catch (error) {
       // A control socket that breaks is how a VM that ends looks from here, a moment before it has; why it ended says more.
@@ -143,14 +143,17 @@ const IGNORE_SHARED = { capabilities: [{ capability: "x-ignore-shared", state: t
  * until then it is `inmigrate`, where `cont` would be forgotten.
  */
 async function loadAndContinue(qmp: QmpClient): Promise<void> {
-  await qmp.execute("migrate-set-capabilities", IGNORE_SHARED);
-  await qmp.execute("migrate-incoming", { uri: `fd:${VMSTATE_FD}` });
+  // All are sent at once: QEMU carries them out as soon as it is up, without waiting for this process in between.
+  await Promise.all([
+    qmp.execute("migrate-set-capabilities", IGNORE_SHARED),
+    qmp.execute("migrate-incoming", { uri: `fd:${VMSTATE_FD}` }),
+  ]);
   const deadline = Date.now() + CONTROL_TIMEOUT_MS;
   for (;;) {
     const { status } = await qmp.execute<{ status: string }>("query-status");
     if (status !== "inmigrate") break;
     if (Date.now() > deadline) throw new MvmError("VM_START_FAILED", "QEMU did not load the snapshot in time");
-    await delay(2);
+    await delay(1);
   }
   await qmp.execute("cont");
 }

@@ -3,11 +3,20 @@ import { MvmError, messageOf } from "../core/errors.ts";
 
 type Reply = { return: unknown } | { error: { class: string; desc: string } };
 
-/** A client of the QEMU Machine Protocol (docs/interop/qmp-spec in QEMU): JSON lines, one command at a time. */
+interface Waiting {
+  readonly resolve: (reply: Reply) => void;
+  readonly reject: (error: Error) => void;
+}
+
+/**
+ * A client of the QEMU Machine Protocol (docs/interop/qmp-spec in QEMU): JSON, a line each. QEMU carries out commands in their order, and
+ * the next may be sent before the last is answered; up to 8 wait (QMP_REQ_QUEUE_LEN_MAX in monitor/monitor-internal.h).
+ */
 export class QmpClient implements Disposable {
   readonly #socket: Socket;
   #buffer = "";
-  #waiting: { resolve: (reply: Reply) => void; reject: (error: Error) => void } | undefined;
+  /** Those whose answers are still to come, in the order of their commands. */
+  readonly #waiting: Waiting[] = [];
   #closed: Error | undefined;
 
   private constructor(socket: Socket) {
@@ -18,21 +27,23 @@ export class QmpClient implements Disposable {
     socket.on("close", () => this.#fail(new Error("QEMU closed its control socket")));
   }
 
-  /** Negotiates on a fresh connection. QEMU's greeting needs no waiting for: the first reply follows it. */
-  static async open(socket: Socket, timeoutMs: number): Promise<QmpClient> {
+  /** Negotiates on a fresh connection. QEMU's greeting needs no waiting for, nor does its answer: what it refuses, it refuses all. */
+  static open(socket: Socket, timeoutMs: number): QmpClient {
     const client = new QmpClient(socket);
-    await client.execute("qmp_capabilities", {}, timeoutMs);
+    // A failure closes the client, and the next command says so.
+    client.execute("qmp_capabilities", undefined, timeoutMs).catch((error) => client.#fail(error));
     return client;
   }
 
   /** @throws MvmError `HYPERVISOR_FAILED` if QEMU refuses, ends, or does not answer in time */
-  async execute<T = unknown>(command: string, args: Record<string, unknown> = {}, timeoutMs = 10_000): Promise<T> {
+  async execute<T = unknown>(command: string, args?: Record<string, unknown>, timeoutMs = 10_000): Promise<T> {
     if (this.#closed) throw failed(command, this.#closed.message);
     const answered = new Promise<Reply>((resolve, reject) => {
-      this.#waiting = { resolve, reject };
+      this.#waiting.push({ resolve, reject });
     });
     const timer = setTimeout(() => this.#fail(new Error(`no answer within ${timeoutMs} ms`)), timeoutMs);
     try {
+      // QEMU reads one byte at a time: what is left out is time saved.
       this.#socket.write(`${JSON.stringify({ execute: command, arguments: args })}\n`);
       const reply = await answered;
       if ("error" in reply) throw failed(command, reply.error.desc);
@@ -56,15 +67,13 @@ export class QmpClient implements Disposable {
       if (line.trim() === "") continue;
       const message = JSON.parse(line) as Record<string, unknown>;
       if (!("return" in message || "error" in message)) continue; // the greeting and events
-      this.#waiting?.resolve(message as Reply);
-      this.#waiting = undefined;
+      this.#waiting.shift()?.resolve(message as Reply);
     }
   }
 
   #fail(error: Error): void {
     this.#closed ??= error;
-    this.#waiting?.reject(this.#closed);
-    this.#waiting = undefined;
+    for (const { reject } of this.#waiting.splice(0)) reject(this.#closed);
   }
 }
 

@@ -16,7 +16,7 @@ import {
   uint32,
 } from "./frames.ts";
 import { decodeStatus, encodeHeaders } from "./headers.ts";
-import { Http2Stream, type StreamHost } from "./stream.ts";
+import { ACKNOWLEDGE_BYTES, Http2Stream, type StreamHost } from "./stream.ts";
 
 /** No answer of an agent has headers that come near this. */
 const MAX_HEADER_BYTES = 65_536;
@@ -36,6 +36,8 @@ export class Http2Session extends EventEmitter<{ error: [Error]; close: [] }> im
   #closed = false;
   #initialWindow = DEFAULT_WINDOW;
   #corked = false;
+  /** Of the connection's window. */
+  #unacknowledged = 0;
   sendWindow = DEFAULT_WINDOW;
 
   constructor(socket: Socket) {
@@ -168,7 +170,11 @@ export class Http2Session extends EventEmitter<{ error: [Error]; close: [] }> im
 
   #handleData({ flags, payload, size }: Frame, stream: Http2Stream | undefined): void {
     // Each stream keeps its sender waiting when it is not read; none keeps the others waiting.
-    if (size > 0) this.#send(encodeFrame(FRAME.windowUpdate, 0, 0, uint32(size)));
+    this.#unacknowledged += size;
+    if (this.#unacknowledged >= ACKNOWLEDGE_BYTES) {
+      this.#send(encodeFrame(FRAME.windowUpdate, 0, 0, uint32(this.#unacknowledged)));
+      this.#unacknowledged = 0;
+    }
     stream?.receiveData(payload, size);
     if (flags & FLAG.endStream) stream?.receiveEnd();
   }

@@ -13,8 +13,8 @@ export interface StreamHost {
   forget(stream: Http2Stream, reset: boolean): void;
 }
 
-/** Read bytes are acknowledged by the half window. */
-const ACKNOWLEDGE_BYTES = 32_768;
+/** Read bytes are acknowledged by the half window: each acknowledgement interrupts the guest. */
+export const ACKNOWLEDGE_BYTES = 32_768;
 
 interface Unsent {
   readonly data: Uint8Array;
