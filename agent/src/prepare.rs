@@ -10,12 +10,15 @@ use tokio::time::timeout;
 use crate::app::{App, Phase};
 use crate::async_fd::AsyncFile;
 use crate::cgroup;
+use crate::checks::Check;
 use crate::config::CommandLine;
 use crate::init::network;
 use crate::process::{self, Launch, Streams};
 
 /// The kernel acts on a new link within a second (net/core/link_watch.c): twice that.
 const LINK_LIMIT: Duration = Duration::from_secs(2);
+const WARM_UP_TRIES: u32 = 3;
+const WARM_UP_PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs the hooks, writes everything out, and freezes every process but this one.
 pub async fn prepare(app: &App, limit: Duration) -> io::Result<()> {
@@ -23,9 +26,9 @@ pub async fn prepare(app: &App, limit: Duration) -> io::Result<()> {
     app.set_phase(Phase::Prepared);
     cgroup::kill(&cgroup::group("checks"));
     link_settled().await;
-    forget_caches()?;
-    warm_up(app).await;
     let quiet = async {
+        forget_caches()?;
+        warm_up(app).await?;
         cgroup::freeze_all().await?;
         unsafe { libc::sync() };
         Ok(())
@@ -59,11 +62,32 @@ fn forget_caches() -> io::Result<()> {
 }
 
 /// Runs every check once more, so that what it and its service read is in the snapshot's memory: every clone's first
-/// check then finds it there.
-async fn warm_up(app: &App) {
+/// check then finds it there. A check that no longer passes is the last chance to notice that a healthy guest is not healthy any more.
+async fn warm_up(app: &App) -> io::Result<()> {
     for check in &app.checks {
-        check.run_once(app).await;
+        passes_again(app, check).await?;
     }
+    Ok(())
+}
+
+/// What was read anew from the disk may have taken too long: a check has a few tries.
+async fn passes_again(app: &App, check: &Check) -> io::Result<()> {
+    let mut outcome = check.run_once(app).await;
+    for _ in 1..WARM_UP_TRIES {
+        if outcome.exit_code == Some(0) {
+            break;
+        }
+        tokio::time::sleep(WARM_UP_PAUSE).await;
+        outcome = check.run_once(app).await;
+    }
+    if outcome.exit_code == Some(0) {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "the check '{}' passed, and fails now: {}",
+        check.name,
+        outcome.output.trim()
+    )))
 }
 
 /// Runs hooks as root, one after another. The first that fails ends it, with what it printed.

@@ -45,6 +45,15 @@ describe("building, and what can go wrong", () => {
     assert.deepEqual(info.revisions.find(({ id }) => id === info.current)?.snapshots, []);
   });
 
+  test("a guest that was healthy and is not any more when it is captured fails the snapshot, and names the check", async () => {
+    const once = "test ! -e /tmp/healthy-once || { echo not any more; exit 4; }; touch /tmp/healthy-once";
+    writeFlake(flake.replace(/healthHttp = "[^"]*"/, `healthCmd = "${once}"`));
+    const text = await mvm.fails(["template", "build", "web", "--snapshot", "--timeout", "60"], "SNAPSHOT_FAILED");
+    assert.match(text, /step 'prepare the guest'/);
+    assert.match(text, /not any more/);
+    assert.deepEqual(findVmProcesses(mvm.dataDir), []);
+  });
+
   test("a service that crashes again and again fails the snapshot, with its exit", async () => {
     writeFlake(flake.replace(/command = [^;]*;/, 'command = "echo about to crash; exit 5";'));
     const text = await mvm.fails(["template", "build", "web", "--snapshot", "--timeout", "60"], "SNAPSHOT_FAILED");

@@ -115,13 +115,15 @@ struct Command {
 }
 
 fn launch(app: &App, start: &Start) -> io::Result<Command> {
-    let account = app.accounts.user(start.user.as_deref().unwrap_or("root"))?;
+    // Only the command itself is "not found": what the image lacks is another mistake than a wrong user or directory.
+    let wrong = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
+    let account = app
+        .accounts
+        .user(start.user.as_deref().unwrap_or("root"))
+        .map_err(|error| wrong(error.to_string()))?;
     let directory = start.cwd.as_deref().unwrap_or("/");
     if !std::path::Path::new(directory).is_dir() {
-        return Err(io::Error::new(
-            io::ErrorKind::NotFound,
-            format!("there is no directory {directory}"),
-        ));
+        return Err(wrong(format!("there is no directory {directory}")));
     }
     let mut env = process::base_environment(&account, &app.role.borrow(), &app.env.borrow());
     env.extend(
