@@ -1,11 +1,14 @@
-import { closeSync, openSync, readSync, statSync, watch } from "node:fs";
+import { closeSync, openSync, readSync, watch } from "node:fs";
 import { join } from "node:path";
 import type { Context } from "../core/context.ts";
 import { isErrno, MvmError } from "../core/errors.ts";
 import type { InstanceName } from "../core/names.ts";
 import { readLogs, renderLogLine, SERVICES_LOG } from "../guest/logs.ts";
 import { connectAgent, driverOf, requireLive } from "./connect.ts";
-import { requireInstance } from "./records.ts";
+import { instanceStatus, requireInstance } from "./records.ts";
+
+/** How soon whoever follows a log hears that there will be no more of it. */
+const END_POLL_MS = 500;
 
 export interface LogsRequest {
   /** What services wrote; what the guest wrote to its console; what the hypervisor said. */
@@ -59,7 +62,8 @@ async function showFile(ctx: Context, path: string, name: InstanceName, request:
   try {
     const text = readRest(fd);
     request.write(request.tail === undefined ? text : lastOf(text, request.tail));
-    if (request.follow) await follow(ctx.signal, path, () => request.write(readRest(fd)));
+    const isOver = () => ["stopped", "dead"].includes(instanceStatus(ctx.paths, name)?.state ?? "stopped");
+    if (request.follow) await follow(ctx.signal, path, isOver, () => request.write(readRest(fd)));
   } finally {
     closeSync(fd);
   }
@@ -82,14 +86,18 @@ function lastOf(text: string, lines: number): string {
   return all.slice(Math.max(0, all.length - lines - open)).join("\n");
 }
 
-/** Calls `onChange` whenever the file grows, until the signal or until it is removed. */
-function follow(signal: AbortSignal, path: string, onChange: () => void): Promise<void> {
+/** Calls `onChange` whenever the file grows, until the instance is over, or the signal. */
+function follow(signal: AbortSignal, path: string, isOver: () => boolean, onChange: () => void): Promise<void> {
   return new Promise((resolve) => {
-    const watcher = watch(path, () => {
+    const watcher = watch(path, onChange);
+    // What ends an instance need not change its logs.
+    const timer = setInterval(() => isOver() && watcher.close(), END_POLL_MS);
+    watcher.on("close", () => {
+      clearInterval(timer);
       onChange();
-      if (statSync(path, { throwIfNoEntry: false }) === undefined) watcher.close();
+      resolve();
     });
-    watcher.on("close", resolve);
+    if (isOver() || signal.aborted) watcher.close();
     signal.addEventListener("abort", () => watcher.close(), { once: true });
   });
 }

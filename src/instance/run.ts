@@ -14,6 +14,7 @@ import { chooseDriver } from "../hypervisor/choose.ts";
 import type { Driver, HypervisorIdentity, VmRef } from "../hypervisor/driver.ts";
 import { currentRevision, readRevision, type StoredRevision } from "../template/revisions.ts";
 import { damageOf, readSnapshots } from "../template/snapshots.ts";
+import { templateNotFound } from "../template/store.ts";
 import type { VmSizes } from "../template/vm-config.ts";
 import { claimName } from "./claim-name.ts";
 import { endLeftoverVms } from "./leftover-vms.ts";
@@ -109,11 +110,7 @@ function requireCapabilities(driver: Driver, request: RunRequest): void {
 
 /** @throws MvmError `TEMPLATE_NOT_FOUND`, `NOT_BUILT`, `REVISION_NOT_FOUND` */
 function revisionToRun({ paths }: Context, { template, revision }: RunRequest): StoredRevision {
-  if (!existsSync(paths.template(template))) {
-    throw new MvmError("TEMPLATE_NOT_FOUND", `there is no template '${template}'`, {
-      hint: `mvmctl template list shows what there is; mvmctl template create ${template} makes it`,
-    });
-  }
+  if (!existsSync(paths.template(template))) throw templateNotFound(paths, template);
   const found = revision ? readRevision(paths, template, revision) : currentRevision(paths, template);
   if (found) return found;
   throw new MvmError("NOT_BUILT", `template ${template} was never built`, {

@@ -11,6 +11,7 @@ import type { MvmError } from "../core/errors.ts";
 import type { TemplateName } from "../core/names.ts";
 import { BuildRecordDocument } from "../template/revision.ts";
 import { readRevision } from "../template/revisions.ts";
+import { readSnapshots } from "../template/snapshots.ts";
 import { loadSpec, templateInfo } from "../template/store.ts";
 import { deleteRemote, listRemoteTemplates, remoteTemplateInfo } from "./catalogue.ts";
 import { collectGarbage } from "./collect.ts";
@@ -269,6 +270,30 @@ test("verify names the file and the chunk, and repair fetches just that", async 
   assert.equal(totals.new, CHUNK_BYTES);
   assert.equal((await verifyTemplate(bob.ctx, web)).damage.length, 0);
   assert.equal(statSync(memory).mode & 0o777, 0o444);
+});
+
+test("a snapshot that was captured here is not mended with one that was captured elsewhere", async () => {
+  using world = useWorld();
+  const { alice, bob, store } = world;
+  makeTemplate(alice.paths, "web");
+  await pushTemplate(alice.ctx, store, pushRequest("web"));
+  const { revision } = await pullTemplate(bob.ctx, store, pullRequest("web"));
+  const snapshots = bob.paths.snapshots(web, revision);
+  const directory = join(snapshots, readdirSync(snapshots)[0]!);
+  const document = join(directory, "snapshot.json");
+  const [memory, theirs] = [join(directory, "mem.bin"), readSnapshots(snapshots)[0]!.snapshot.files.memory.sha256];
+  writeFileSync(document, readFileSync(document, "utf8").replace(theirs, "0".repeat(64)));
+  const { damage } = await verifyTemplate(bob.ctx, web);
+  assert.deepEqual(
+    damage.map(({ file }) => file),
+    ["mem.bin"],
+  );
+  const before = statSync(memory).ino;
+  await assert.rejects(repairTemplate(bob.ctx, store, web, damage, []), {
+    code: "NOT_REPAIRABLE",
+    message: /captured here/,
+  });
+  assert.equal(statSync(memory).ino, before);
 });
 
 test("verify --remote finds a blob that is missing, and one that was altered", async () => {

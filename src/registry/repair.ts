@@ -7,6 +7,7 @@ import { MvmError } from "../core/errors.ts";
 import { syncDirectory, writeFileAtomic } from "../core/files.ts";
 import type { TemplateName } from "../core/names.ts";
 import { makeStagingDirectory } from "../core/staging.ts";
+import { filesOf, readSnapshots } from "../template/snapshots.ts";
 import { withTemplateLock } from "../template/store.ts";
 import { fetchFiles } from "./fetch-files.ts";
 import { LocalChunks } from "./local-chunks.ts";
@@ -58,6 +59,11 @@ async function repairFile(
   }
   const file = record.files.find((one) => one.file === damage.file);
   if (!file) throw notRepairable(damage, "the registry's record has no such file");
+  if (isCapturedHere(ctx, name, damage, file.sha256))
+    throw notRepairable(
+      damage,
+      "the registry has a snapshot that another machine captured, and this one was captured here",
+    );
   using staging = makeStagingDirectory(directory, damage.file);
   const copy = join(staging.path, damage.file);
   if (existsSync(damage.path) && statSync(damage.path).isFile()) await copySparse(damage.path, copy, ctx.signal);
@@ -82,6 +88,19 @@ async function recordOf(ctx: Context, store: Store, remote: RemoteRevision, dama
   const found = snapshots.find(({ record }) => record.key === damage.snapshot);
   if (found) return found.record;
   throw notRepairable(damage, `the registry has no snapshot ${damage.snapshot} of this revision`);
+}
+
+/** Whether the snapshot's own document names another file than the registry: then the registry's chunks would not mend it. */
+function isCapturedHere(
+  ctx: Context,
+  name: TemplateName,
+  { revision, snapshot, file }: Damage,
+  sha256: string,
+): boolean {
+  if (snapshot === undefined) return false;
+  const local = readSnapshots(ctx.paths.snapshots(name, revision)).find(({ key }) => key === snapshot);
+  const digest = local && filesOf(local.snapshot).find((one) => one.file === file);
+  return digest !== undefined && digest.sha256 !== sha256;
 }
 
 function notRepairable({ path }: Damage, why: string): MvmError {

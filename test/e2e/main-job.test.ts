@@ -151,8 +151,9 @@ describe("the main job: init, build, snapshot, run", () => {
     assert.match(await mvm.fails(["template", "delete", "web", "--yes"], "TEMPLATE_IN_USE"), /svc/);
   });
 
-  test("an instance whose hypervisor dies shows as dead, with its logs", async () => {
+  test("an instance whose hypervisor dies shows as dead, with its logs, and whoever follows them is let go", async () => {
     await mvm.ok(["run", "--template", "web", "--name", "victim"]);
+    const following = mvm.ok(["logs", "victim", "--console", "--follow"]);
     const { record } = (await mvm
       .json<{ state: string; record: { process: { pid: number } } }[]>(["ls"])
       .then((all) => all.find((one) => "name" in one && one.name === "victim")!)) as never;
@@ -163,7 +164,8 @@ describe("the main job: init, build, snapshot, run", () => {
       ),
     );
     assert.ok(dead.reason);
-    await mvm.ok(["logs", "victim", "--console"]);
+    await following;
+    await mvm.ok(["logs", "victim", "--console", "--follow"]);
     await mvm.ok(["rm", "victim"]);
   });
 
