@@ -57,7 +57,8 @@ function unhealthy(health: Health, why: string): MvmError {
   ];
   return new MvmError("GUEST_UNHEALTHY", `the guest is not healthy: ${why} (${describeMissing(health)})`, {
     detail: evidence.join("\n"),
-    hint: "run the check's command in the guest to see why: `mvmctl exec NAME -- COMMAND`, or give it longer with --timeout",
+    // A start that failed leaves no instance: this is how one stays that can be looked into.
+    hint: "give it longer with --timeout, or look into it: `mvmctl run … --wait running` leaves it there for `mvmctl exec` and `mvmctl logs`",
   });
 }
 

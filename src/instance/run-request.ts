@@ -10,7 +10,7 @@ import type { Volume } from "./volumes.ts";
 export interface RunRequest {
   readonly template: TemplateName;
   /** The current one if not given. */
-  readonly revision?: RevisionId;
+  readonly revision?: string;
   /** Made up if not given. */
   readonly name?: InstanceName;
   readonly ports: readonly PortForward[];

@@ -12,7 +12,8 @@ import type { AgentClient } from "../guest/agent-client.ts";
 import { newIdentity } from "../guest/identity.ts";
 import { chooseDriver } from "../hypervisor/choose.ts";
 import type { Driver, HypervisorIdentity, VmRef } from "../hypervisor/driver.ts";
-import { currentRevision, readRevision, type StoredRevision } from "../template/revisions.ts";
+import { currentRevision, listRevisions, readRevision, type StoredRevision } from "../template/revisions.ts";
+import { revisionOf } from "../template/rollback.ts";
 import { damageOf, readSnapshots } from "../template/snapshots.ts";
 import { templateNotFound } from "../template/store.ts";
 import type { VmSizes } from "../template/vm-config.ts";
@@ -111,7 +112,9 @@ function requireCapabilities(driver: Driver, request: RunRequest): void {
 /** @throws MvmError `TEMPLATE_NOT_FOUND`, `NOT_BUILT`, `REVISION_NOT_FOUND` */
 function revisionToRun({ paths }: Context, { template, revision }: RunRequest): StoredRevision {
   if (!existsSync(paths.template(template))) throw templateNotFound(paths, template);
-  const found = revision ? readRevision(paths, template, revision) : currentRevision(paths, template);
+  const found = revision
+    ? readRevision(paths, template, revisionOf(template, listRevisions(paths, template), revision))
+    : currentRevision(paths, template);
   if (found) return found;
   throw new MvmError("NOT_BUILT", `template ${template} was never built`, {
     hint: `build it: mvmctl template build ${template} --snapshot`,

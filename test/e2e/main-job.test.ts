@@ -174,7 +174,9 @@ describe("the main job: init, build, snapshot, run", () => {
     await mvm.ok(["stop", "svc"]);
     assert.equal((await mvm.json<{ state: string }[]>(["ls"]))[0]?.state, "stopped");
     assert.equal((await mvm.ok(["logs", "svc"])).startsWith(logs), true);
-    assert.equal((await mvm.json<Started>(["run", "--template", "web", "--name", "svc"])).start, "restored");
+    const { current } = await mvm.json<{ current: string }>(["template", "info", "web"]);
+    const again = ["run", "--template", "web", "--revision", current.slice(0, 12), "--name", "svc"];
+    assert.equal((await mvm.json<Started>(again)).start, "restored");
     await mvm.ok(["stop", "--all"]);
     await mvm.ok(["rm", "svc"]);
     assert.deepEqual(await mvm.json(["ls"]), []);

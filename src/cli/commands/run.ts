@@ -1,4 +1,4 @@
-import { parseInstanceName, parseRevisionId, parseTemplateName, type TemplateName } from "../../core/names.ts";
+import { parseInstanceName, parseTemplateName, type TemplateName } from "../../core/names.ts";
 import { formatMs, parseCpus, parseDataDiskMiB, parseMemMiB } from "../../core/sizes.ts";
 import { parsePortForward } from "../../instance/ports.ts";
 import { runInstance } from "../../instance/run.ts";
@@ -28,7 +28,7 @@ or shut itself down, 1 when it died. The VM never outlives the command, not even
     command
       .option("--template <name>", "the template to run")
       .option("--flake <ref>", "build this flake and run it, in one go")
-      .option("--revision <id>", "another revision than the current one")
+      .option("--revision <id>", "another revision than the current one: the beginning of its id")
       .option("--name <name>", "the instance's name (made up if not given)")
       .option("-p, --publish <host:guest>", "reach a guest's TCP port; may be repeated", collect)
       .option(
@@ -120,7 +120,7 @@ function parseRequest(cli: Cli, options: Options) {
   if (waitFor !== "running" && waitFor !== "healthy")
     throw new UsageError(`--wait '${waitFor}' is not known`, "choose running or healthy");
   return {
-    ...given("revision", "revision", parseRevisionId),
+    ...given("revision", "revision", (text) => text),
     ...given("name", "name", parseInstanceName),
     ...given("cpus", "cpus", parseCpus),
     ...given("memMiB", "mem", parseMemMiB),
