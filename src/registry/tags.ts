@@ -99,9 +99,10 @@ const CLAIM_POLL_MS = 100;
 async function withClaim(ctx: Context, store: Store, record: TagRecord, move: () => Promise<void>): Promise<void> {
   const claims = claimsOf(record.template as TemplateName, record.tag);
   const own = `${claims}${randomUUID()}.json`;
-  await store.put(own, renderRecord({ kind: "claim" }), {}, ctx.signal);
-  const since = monotonicMs();
   try {
+    // Also when this is stopped it may have been written.
+    await store.put(own, renderRecord({ kind: "claim" }), {}, ctx.signal);
+    const since = monotonicMs();
     for (;;) {
       const others = await livingClaims(ctx, store, claims, own, monotonicMs() - since);
       if (others.length === 0) break;
