@@ -125,3 +125,17 @@ function noDirectoryHere(path: string): MvmError {
     hint: "set MVM_DATA_DIR to a directory of yours",
   });
 }
+
+/**
+ * Publishes a directory under its name: of several that want it, one gets it. False where one with content is there already.
+ * @throws MvmError `FILE_FAILED`
+ */
+export function renameUnlessTaken(from: string, to: string): boolean {
+  try {
+    renameSync(from, to);
+    return true;
+  } catch (error) {
+    if (isErrno(error, "ENOTEMPTY", "EEXIST")) return false;
+    throw fileError(error, to, "create");
+  }
+}

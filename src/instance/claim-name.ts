@@ -1,6 +1,7 @@
-import { readdirSync, renameSync, rmSync } from "node:fs";
+import { readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { fileError, isErrno, MvmError } from "../core/errors.ts";
+import { fileError, MvmError } from "../core/errors.ts";
+import { renameUnlessTaken } from "../core/files.ts";
 import { acquireLock } from "../core/locks.ts";
 import type { InstanceName } from "../core/names.ts";
 import type { Paths } from "../core/paths.ts";
@@ -61,14 +62,4 @@ function nameInUse(name: InstanceName, state: string | undefined): MvmError {
   return new MvmError("INSTANCE_EXISTS", `the name '${name}' is in use: that instance is ${state}`, {
     hint: `choose another --name, or end it: ${toEnd}`,
   });
-}
-
-function renameUnlessTaken(from: string, to: string): boolean {
-  try {
-    renameSync(from, to);
-    return true;
-  } catch (error) {
-    if (isErrno(error, "ENOTEMPTY", "EEXIST")) return false;
-    throw error;
-  }
 }

@@ -1,9 +1,9 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { type InstanceName, isName } from "../core/names.ts";
+import type { InstanceName } from "../core/names.ts";
 import type { Paths } from "../core/paths.ts";
 import { findVmProcesses, signalProcess } from "../core/process-identity.ts";
-import { instanceStatus, RECORD } from "./records.ts";
+import { instanceNames, instanceStatus, RECORD } from "./records.ts";
 
 /** As renderDocument writes it. Records are read for it unparsed: nearly always there is nothing to do. */
 const STARTING = /"state": *"starting"/;
@@ -40,13 +40,5 @@ function isStarting(paths: Paths, name: InstanceName): boolean {
   } catch {
     // Whoever needs the instance says what is wrong with it.
     return false;
-  }
-}
-
-function instanceNames(paths: Paths): InstanceName[] {
-  try {
-    return readdirSync(paths.instances).filter(isName) as InstanceName[];
-  } catch {
-    return [];
   }
 }

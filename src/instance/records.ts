@@ -70,12 +70,15 @@ export function requireInstance(paths: Paths, name: InstanceName): InstanceStatu
 
 /** All instances, by name. */
 export function readInstances(paths: Paths): InstanceStatus[] {
-  let names: string[];
+  return instanceNames(paths).flatMap((name) => instanceStatus(paths, name) ?? []);
+}
+
+/** Names of the directories that are instances, whole or broken, in alphabetical order. @throws MvmError `FILE_FAILED` */
+export function instanceNames(paths: Paths): InstanceName[] {
   try {
-    names = readdirSync(paths.instances).filter(isName).sort();
+    return readdirSync(paths.instances).filter(isName).sort() as InstanceName[];
   } catch (error) {
     if (isErrno(error, "ENOENT", "ENOTDIR")) return [];
     throw fileError(error, paths.instances, "read the directory");
   }
-  return names.flatMap((name) => instanceStatus(paths, name as InstanceName) ?? []);
 }

@@ -1,9 +1,9 @@
-import { existsSync, renameSync, rmSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { Context } from "../core/context.ts";
 import { writeDocument } from "../core/documents.ts";
-import { fileError, isErrno, MvmError } from "../core/errors.ts";
-import { syncDirectory } from "../core/files.ts";
+import { MvmError } from "../core/errors.ts";
+import { renameUnlessTaken, syncDirectory } from "../core/files.ts";
 import { parseLabel, parseTemplateName, type TemplateName } from "../core/names.ts";
 import type { Paths } from "../core/paths.ts";
 import { makeStagingDirectory, sweepStaging } from "../core/staging.ts";
@@ -105,12 +105,7 @@ function publish(paths: Paths, spec: TemplateSpec): void {
   const target = paths.template(spec.name as TemplateName);
   using staging = makeStagingDirectory(paths.templates, spec.name);
   writeDocument(TemplateSpecDocument, join(staging.path, "template.json"), spec);
-  try {
-    renameSync(staging.path, target);
-  } catch (error) {
-    if (isErrno(error, "ENOTEMPTY", "EEXIST")) throw templateExists(spec.name);
-    throw fileError(error, target, "create");
-  }
+  if (!renameUnlessTaken(staging.path, target)) throw templateExists(spec.name);
   syncDirectory(paths.templates);
 }
 

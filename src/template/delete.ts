@@ -1,8 +1,8 @@
 import { existsSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { Context } from "../core/context.ts";
-import { fileError, isErrno, MvmError } from "../core/errors.ts";
-import { syncDirectory } from "../core/files.ts";
+import { fileError, MvmError } from "../core/errors.ts";
+import { renameUnlessTaken, syncDirectory } from "../core/files.ts";
 import type { TemplateName } from "../core/names.ts";
 import { findVmProcesses, signalProcess } from "../core/process-identity.ts";
 import { sweepStaging } from "../core/staging.ts";
@@ -31,7 +31,8 @@ export async function deleteTemplate(ctx: Context, name: TemplateName, { instanc
     const away = join(paths.templates, stagingName(name));
     move(directory, away);
     const came = instancesOf(name);
-    if (came.length > 0 && moveBack(away, directory)) refuseIfUsed(name, came);
+    // Where somebody made a new template of that name in the meantime, the old one is gone for good.
+    if (came.length > 0 && renameUnlessTaken(away, directory)) refuseIfUsed(name, came);
     syncDirectory(paths.templates);
     rmSync(away, { recursive: true, force: true });
   });
@@ -50,16 +51,5 @@ function move(from: string, to: string): void {
     renameSync(from, to);
   } catch (error) {
     throw fileError(error, from, "remove");
-  }
-}
-
-/** False if somebody made a new template of that name in the meantime: then the old one is gone for good. */
-function moveBack(from: string, to: string): boolean {
-  try {
-    renameSync(from, to);
-    return true;
-  } catch (error) {
-    if (isErrno(error, "ENOTEMPTY", "EEXIST")) return false;
-    throw error;
   }
 }

@@ -84,5 +84,5 @@ function describeRemote({ template, revisions, blobs, bytes, damage, durationMs 
     ({ object, reason, revision }) =>
       `damaged: ${object} (revision ${(revision as RevisionId).slice(0, 12)}): ${reason}`,
   );
-  return `${lines.join("\n")}\nMend it: delete the damaged objects named here, then push the template again from a machine that has it whole\n`;
+  return `${lines.join("\n")}\nMend it: push the template again from a machine that has it whole\n`;
 }
