@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 # The bare tool: restores a QEMU snapshot and wakes its guest with nothing around it, as a careful person's script would.
 # Usage: bare-restore.pl DIRECTORY VMSTATE BODY QEMU ARGUMENT...
-# Ends when the guest's agent has answered `wake`; QEMU goes on. With BODY "-", when the agent has answered the handshake.
+# Ends when the guest's agent has answered that it is awake; QEMU goes on. With BODY "-", when it has answered the handshake.
 use strict;
 use warnings;
 use Socket;
@@ -57,32 +57,9 @@ execute('cont', '{}');
 
 my $agent = connect_to('agent0.sock');
 my $nonce = "bare$$";
-syswrite $agent, "CONNECT 52 $nonce\n";
+my ($greeting, $expected) = $body eq '-'
+    ? ("CONNECT 52 $nonce\n", qr/OK $nonce\n/)
+    : ("WAKE 52 $nonce " . length($body) . "\n$body", qr/AWAKE $nonce \d+\n/);
+syswrite $agent, $greeting;
 my $answer = '';
-while ($answer !~ /OK $nonce\n/) { sysread($agent, $answer, 4096, length $answer) or die 'the agent is gone' }
-exit 0 if $body eq '-';
-
-# HTTP/2 by hand (RFC 9113): preface, empty SETTINGS, HEADERS of literals (RFC 7541, section 6.2.2), DATA.
-sub frame {
-    my ($type, $flags, $stream, $payload) = @_;
-    return substr(pack('N', length $payload), 1) . pack('CCN', $type, $flags, $stream) . $payload;
-}
-
-sub literal {
-    my ($name, $value) = @_;
-    return "\x00" . chr(length $name) . $name . chr(length $value) . $value;
-}
-my $headers = join '', literal(':method', 'POST'), literal(':scheme', 'http'), literal(':path', '/v1/wake'), literal(':authority', 'agent');
-syswrite $agent, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" . frame(4, 0, 0, '') . frame(1, 4, 1, $headers) . frame(0, 1, 1, $body);
-
-my $bytes = '';
-for (;;) {
-    sysread($agent, $bytes, 16384, length $bytes) or die 'the agent is gone';
-    while (length $bytes >= 9) {
-        my $length = unpack('N', "\0" . substr($bytes, 0, 3));
-        last if length $bytes < 9 + $length;
-        my ($type, $flags, $stream) = unpack('CCN', substr($bytes, 3, 6));
-        exit 0 if $type == 1 && $stream == 1;
-        substr($bytes, 0, 9 + $length, '');
-    }
-}
+while ($answer !~ $expected) { sysread($agent, $answer, 4096, length $answer) or die 'the agent is gone' }

@@ -1,6 +1,7 @@
 //! The guest's health, from its services and checks.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Serialize;
 
@@ -15,6 +16,18 @@ pub enum Status {
     Healthy,
     Unhealthy,
     Failed,
+}
+
+impl fmt::Display for Status {
+    /// As in JSON.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Starting => "starting",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+            Self::Failed => "failed",
+        })
+    }
 }
 
 #[derive(Serialize)]
@@ -64,6 +77,18 @@ pub fn status(app: &App) -> Status {
         return Status::Starting;
     }
     decide(&services, &checks)
+}
+
+/// Waits until the guest is healthy, or never will be by itself.
+pub async fn settled(app: &App) -> Status {
+    loop {
+        let changed = app.changed.notified();
+        let status = status(app);
+        if matches!(status, Status::Healthy | Status::Failed) {
+            return status;
+        }
+        changed.await;
+    }
 }
 
 fn decide(services: &[services::State], checks: &[(checks::Status, bool)]) -> Status {

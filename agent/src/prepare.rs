@@ -14,6 +14,7 @@ use crate::checks::Check;
 use crate::config::CommandLine;
 use crate::init::network;
 use crate::process::{self, Launch, Streams};
+use crate::wake::forget_name;
 
 /// The kernel acts on a new link within a second (net/core/link_watch.c): twice that.
 const LINK_LIMIT: Duration = Duration::from_secs(2);
@@ -30,6 +31,7 @@ pub async fn prepare(app: &App, limit: Duration) -> io::Result<()> {
         forget_caches()?;
         warm_up(app).await?;
         cgroup::freeze_all().await?;
+        forget_name()?;
         unsafe { libc::sync() };
         Ok(())
     };

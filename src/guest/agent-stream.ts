@@ -11,6 +11,8 @@ import type { AgentEndpoint } from "../hypervisor/driver.ts";
  */
 export interface AgentStream extends AsyncDisposable {
   readonly socket: Socket;
+  /** The last line of the answer to its greeting. */
+  readonly answer: string;
 }
 
 export interface OpenOptions {
@@ -21,6 +23,8 @@ export interface OpenOptions {
   checkAlive?: (() => void) | undefined;
   /** How long until an unanswered handshake is repeated. A booting guest is waited for; a running one answers at once. */
   repeatAfterMs?: number;
+  /** The handshake waits for this: connecting need not, and what a greeting says may have to be of the last moment. */
+  greetAfter?: Promise<void>;
 }
 
 /** Longer than any frame a guest accepts (16,384 and its header of 9): ends whatever frame a client that died had begun. */
@@ -35,27 +39,40 @@ const MAX_DISCARDED_BYTES = 16 * 1024 * 1024;
  */
 export async function openAgentStream(endpoint: AgentEndpoint, options: OpenOptions): Promise<AgentStream> {
   if (endpoint.kind === "vsock") return openVsock(endpoint, options);
-  const { lock, socket } = await lockFreePort(endpoint.sockets, options);
-  return openWithHandshake(socket, portGreeting(), options, lock);
+  return openPort(endpoint.sockets, connectGreeting(newNonce()), options);
 }
 
 /** What is sent first, and what ends with the answer to it. */
-interface Greeting {
-  readonly request: string;
+export interface Greeting {
+  readonly request: () => string;
   /** The answer's last line, wherever in the stream it comes. */
   readonly answer: RegExp;
   /** Whether repeating it can help: on a port that others used before, and not on a connection of our own. */
   readonly repeatable: boolean;
 }
 
-function portGreeting(): Greeting {
-  const nonce = randomBytes(12).toString("hex");
-  return { request: `CONNECT 52 ${nonce}\n`, answer: new RegExp(`OK ${nonce}\n`), repeatable: true };
+/** What makes an answer one to this greeting, and not to that of an earlier client. */
+export function newNonce(): string {
+  return randomBytes(12).toString("hex");
+}
+
+function connectGreeting(nonce: string): Greeting {
+  return { request: () => `CONNECT 52 ${nonce}\n`, answer: new RegExp(`OK ${nonce}\n`), repeatable: true };
 }
 
 /** Firecracker's own handshake (docs/vsock.md in its repository): it answers with a port number of its choice. */
 function vsockGreeting(port: number): Greeting {
-  return { request: `CONNECT ${port}\n`, answer: /^OK \d+\n/, repeatable: false };
+  return { request: () => `CONNECT ${port}\n`, answer: /^OK \d+\n/, repeatable: false };
+}
+
+/** Opens the first port that nobody uses with a greeting. @throws as openAgentStream */
+export async function openPort(
+  sockets: readonly string[],
+  greeting: Greeting,
+  options: OpenOptions,
+): Promise<AgentStream> {
+  const { lock, socket } = await lockFreePort(sockets, options);
+  return openWithHandshake(socket, greeting, options, lock);
 }
 
 /** How long until a vsock connection that was closed is opened again: a booting guest begins to listen at any moment. */
@@ -90,10 +107,12 @@ async function openWithHandshake(
   let socket: Socket | undefined;
   try {
     socket = await connectUnix(path, options);
-    await handshake(socket, greeting, options);
+    await options.greetAfter;
+    const answer = await handshake(socket, greeting, options);
     const opened = socket;
     return {
       socket: opened,
+      answer,
       [Symbol.asyncDispose]: async () => {
         opened.destroy();
         await lock?.release();
@@ -131,22 +150,22 @@ async function lockFreePort(sockets: readonly string[], options: OpenOptions): P
 }
 
 /** Sends the greeting until its answer came; what came before that belongs to an earlier client. */
-async function handshake(socket: Socket, greeting: Greeting, options: OpenOptions): Promise<void> {
+async function handshake(socket: Socket, greeting: Greeting, options: OpenOptions): Promise<string> {
   let repeatMs = options.repeatAfterMs ?? DEFAULT_REPEAT_MS;
   let next = Date.now() + repeatMs;
   const answered = readUntil(socket, greeting.answer);
-  socket.write(greeting.request);
+  socket.write(greeting.request());
   for (;;) {
     using pause = startPause(Math.max(0, Math.min(next, options.deadlineMs) - Date.now()), options.signal);
     const outcome = await Promise.race([answered, pause.over]);
-    if (outcome === "answered") return;
+    if (typeof outcome === "object") return outcome.answer;
     options.signal?.throwIfAborted();
     options.checkAlive?.();
     if (outcome === "ended" || Date.now() >= options.deadlineMs) throw unreachable(outcome);
     // Unsent bytes mean that the guest does not read yet: more would not help it.
     if (greeting.repeatable && socket.writableLength === 0) {
       socket.write(FILLER);
-      socket.write(greeting.request);
+      socket.write(greeting.request());
     }
     repeatMs = Math.min(repeatMs * 2, MAX_REPEAT_MS);
     next = Date.now() + repeatMs;
@@ -179,14 +198,14 @@ function startPause(ms: number, signal: AbortSignal | undefined): Disposable & {
 }
 
 /** More than the longest answer: what of the stream's end is kept to find one that comes in pieces. */
-const ANSWER_BYTES = 128;
+const ANSWER_BYTES = 4096;
 
-/** Reads and discards until the answer; what follows it stays in the socket for HTTP/2. */
-function readUntil(socket: Socket, answer: RegExp): Promise<"answered" | "ended"> {
+/** Reads and discards until the answer; what follows it stays in the socket. */
+export function readUntil(socket: Socket, answer: RegExp): Promise<{ readonly answer: string } | "ended"> {
   return new Promise((resolve) => {
     let seen = Buffer.alloc(0);
     let discarded = 0;
-    const finish = (outcome: "answered" | "ended") => {
+    const finish = (outcome: { answer: string } | "ended") => {
       socket.removeListener("readable", onReadable);
       for (const event of ["end", "error", "close"]) socket.removeListener(event, onEnd);
       resolve(outcome);
@@ -198,7 +217,7 @@ function readUntil(socket: Socket, answer: RegExp): Promise<"answered" | "ended"
         const match = answer.exec(seen.toString("latin1"));
         if (match) {
           const rest = seen.subarray(match.index + match[0].length);
-          finish("answered");
+          finish({ answer: match[0].trimEnd() });
           if (rest.length > 0) socket.unshift(rest);
           return;
         }

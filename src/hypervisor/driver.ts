@@ -78,6 +78,8 @@ export interface StartOptions {
   readonly jail?: Jail | undefined;
   /** Called when the hypervisor's process runs and has yet to load: the time to do what else takes time. */
   readonly onStarted?: ((vm: VmRef) => void) | undefined;
+  /** Called by a driver whose guests have ports, when a snapshot is loaded: the guest runs a moment later. */
+  readonly onLoaded?: (() => void) | undefined;
 }
 
 export interface BootOptions extends StartOptions {

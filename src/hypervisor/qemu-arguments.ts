@@ -3,9 +3,10 @@ import type { HypervisorIdentity, SnapshotFiles, VmConfig } from "./driver.ts";
 
 /**
  * The command line of a QEMU microVM. A snapshot loads only into a machine with the same devices, so boot and restore
- * share everything here except where the memory comes from. Change the devices, and count up QEMU_LAYOUT.
+ * share everything here except where the memory comes from. Change the devices, or how a restored guest's agent is spoken to, and
+ * count up QEMU_LAYOUT: older snapshots no longer fit.
  */
-export const QEMU_LAYOUT = 4;
+export const QEMU_LAYOUT = 5;
 
 /** Agent ports: QEMU's socket chardev serves one client at a time, so a VM has several. */
 export const AGENT_PORT_COUNT = 8;
@@ -76,10 +77,13 @@ export interface QemuHost {
 
 /**
  * An emulated guest would measure its time stamp counter against an emulated timer, and on a busy host it fails and
- * hangs in every second boot; nor would it find the counters of two CPUs in step. So it is told.
+ * hangs in every second boot; nor would it find the counters of two CPUs in step. So it is told. Mitigations, pressure stall
+ * information and mandatory access control cost an emulated guest more than they are worth: a restored one has to translate their
+ * code again. Programs can still confine themselves with Landlock; an image's own parameters come later, and win.
  */
 function emulationParameters({ identity, tscKHz }: QemuHost): string {
-  return identity.accelerator === "tcg" ? `tsc_early_khz=${tscKHz} tsc=reliable mitigations=off` : "";
+  if (identity.accelerator !== "tcg") return "";
+  return `tsc_early_khz=${tscKHz} tsc=reliable mitigations=off psi=0 lsm=landlock,yama`;
 }
 
 export function kernelCommandLine(config: VmConfig, host: QemuHost): string {

@@ -98,7 +98,7 @@ export function createQemuDriver(host: { cacheDir: string; env: NodeJS.ProcessEn
     async restore(config, files, options = {}) {
       const vm = await start(config, { kind: "private", path: files.memory }, files, options);
       try {
-        await control(vm, loadAndContinue);
+        await control(vm, (qmp) => loadAndContinue(qmp, options.onLoaded));
         return vm;
       } catch (error) {
         await killVm(vm);
@@ -142,7 +142,7 @@ const IGNORE_SHARED = { capabilities: [{ capability: "x-ignore-shared", state: t
  * Loads the vmstate and lets the VM run. It was paused when it was captured, so it is paused as well once it is loaded;
  * until then it is `inmigrate`, where `cont` would be forgotten.
  */
-async function loadAndContinue(qmp: QmpClient): Promise<void> {
+async function loadAndContinue(qmp: QmpClient, onLoaded: StartOptions["onLoaded"]): Promise<void> {
   // All are sent at once: QEMU carries them out as soon as it is up, without waiting for this process in between.
   await Promise.all([
     qmp.execute("migrate-set-capabilities", IGNORE_SHARED),
@@ -155,6 +155,7 @@ async function loadAndContinue(qmp: QmpClient): Promise<void> {
     if (Date.now() > deadline) throw new MvmError("VM_START_FAILED", "QEMU did not load the snapshot in time");
     await delay(1);
   }
+  onLoaded?.();
   await qmp.execute("cont");
 }
 

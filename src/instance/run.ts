@@ -6,10 +6,8 @@ import type { Context } from "../core/context.ts";
 import { MvmError, messageOf } from "../core/errors.ts";
 import { acquireLock } from "../core/locks.ts";
 import { type InstanceName, parseInstanceName } from "../core/names.ts";
-import { isAlive, ownIdentity } from "../core/process-identity.ts";
+import { ownIdentity } from "../core/process-identity.ts";
 import { makeStagingDirectory, sweepStaging } from "../core/staging.ts";
-import type { AgentClient } from "../guest/agent-client.ts";
-import { newIdentity } from "../guest/identity.ts";
 import { chooseDriver } from "../hypervisor/choose.ts";
 import type { Driver, HypervisorIdentity, VmRef } from "../hypervisor/driver.ts";
 import { currentRevision, listRevisions, readRevision, type StoredRevision } from "../template/revisions.ts";
@@ -25,8 +23,8 @@ import type { InstanceRecord } from "./record.ts";
 import { DATA_DISK, instanceStatus, writeRecord } from "./records.ts";
 import type { RunOutcome, RunRequest, Starting } from "./run-request.ts";
 import { planStart, type StartPlan } from "./start-plan.ts";
-import { isIsolated, startAndConnect, startVm } from "./start-vm.ts";
-import type { Volume } from "./volumes.ts";
+import { isIsolated, startVm } from "./start-vm.ts";
+import { startAndWake } from "./wake.ts";
 
 /** Ctrl+C ends a start within two seconds: who holds the lock longer than this leaves it to the next command. */
 const DISCARD_TIMEOUT_MS = 1500;
@@ -138,7 +136,7 @@ async function choosePlan(
 }
 
 async function bringUp(starting: Starting): Promise<RunOutcome> {
-  const { ctx, request, plan, driver, directory, record, started } = starting;
+  const { ctx, request, plan, directory, record, started } = starting;
   const name = record.name as InstanceName;
   const deadlineMs = Date.now() + request.timeoutMs;
   ctx.report({ kind: "step", text: plan.start === "restored" ? "Restoring the snapshot" : "Booting" });
@@ -159,35 +157,14 @@ async function bringUp(starting: Starting): Promise<RunOutcome> {
     return { ...outcome, runningMs: monotonicMs() - started };
   }
 
-  const contact = await startAndConnect(starting, deadlineMs);
-  const { vm } = contact;
-  await using client = contact.client;
-  await deliver(client, request.volumes, ctx.signal);
-  await client.wake(newIdentity(name, starting.revision.manifest.spec.role, request.env), ctx.signal);
+  await using guest = await startAndWake(starting, deadlineMs);
   const runningMs = monotonicMs() - started;
-  settle(vm);
+  settle(guest.vm);
   if (request.waitFor === "running") return { ...outcome, runningMs };
 
   ctx.report({ kind: "step", text: "Waiting until every health check passes" });
-  const { waitHealthy } = await import("../guest/health.ts");
-  await waitHealthy(client, {
-    deadlineMs,
-    signal: ctx.signal,
-    onProgress: (missing) => {
-      if (!isAlive(vm.process)) throw driver.explainEnd(directory);
-      ctx.report({ kind: "detail", text: missing });
-    },
-  });
+  await guest.healthy();
   return { ...outcome, runningMs, healthyMs: monotonicMs() - started };
-}
-
-/** Copies directories into the guest before its services run on. */
-async function deliver(client: AgentClient, volumes: readonly Volume[], signal: AbortSignal): Promise<void> {
-  if (volumes.length === 0) return;
-  const { putFiles } = await import("../guest/files.ts");
-  for (const { hostPath, guestPath } of volumes) {
-    await putFiles(client, hostPath, guestPath, undefined, { signal });
-  }
 }
 
 /** Ends what may still run of a dead instance. */

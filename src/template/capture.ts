@@ -1,5 +1,6 @@
 import { chmodSync, mkdirSync, renameSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { type FileIndex, indexFile } from "../core/chunks.ts";
 import { monotonicMs } from "../core/clock.ts";
 import type { Context } from "../core/context.ts";
@@ -29,6 +30,8 @@ const DATA_DISK = "data.img";
 /** Clones map the memory and read the rest: nobody may write them, not even their owner by accident. */
 const READ_ONLY = 0o444;
 
+/** Longer takes no more off a restore (docs/decisions/0010). */
+const SETTLE_MS = 200;
 const PREPARE_TIMEOUT_MS = 60_000;
 /** What a snapshot takes besides the memory: vmstate, logs. */
 const SPARE_BYTES = 16 * MiB;
@@ -164,6 +167,8 @@ async function bootAndFreeze(
     await client.prepare(PREPARE_TIMEOUT_MS, ctx.signal);
     return { bootMs: Math.round(bootMs), healthyMs: Math.round(healthyMs) };
   })();
+  // The guest has yet to see that its client left, and what it had put off until later: every clone would begin with that.
+  await delay(SETTLE_MS, undefined, { signal: ctx.signal });
   begin("pause", "Pausing the VM");
   await driver.pause(vm, "snapshot");
   begin("write the state", "Writing the VM's state");

@@ -12,9 +12,11 @@ import { resolvePaths } from "../../src/core/paths.ts";
 import { run } from "../../src/core/process.ts";
 import { findVmProcesses, isAlive, signalProcess } from "../../src/core/process-identity.ts";
 import { AgentClient } from "../../src/guest/agent-client.ts";
+import type { WakeRequest } from "../../src/guest/agent-types.ts";
 import { execInGuest } from "../../src/guest/exec.ts";
 import { waitHealthy } from "../../src/guest/health.ts";
 import { newIdentity } from "../../src/guest/identity.ts";
+import { wakeByGreeting } from "../../src/guest/wake-greeting.ts";
 import {
   type Driver,
   HYPERVISORS,
@@ -156,6 +158,33 @@ for (const name of HYPERVISORS) {
       await waitHealthy(client, { deadlineMs: Date.now() + 30_000 });
       const signal = AbortSignal.timeout(20_000);
       assert.equal((await fetch(`http://127.0.0.1:${ports[0]!.hostPort}/`, { signal })).status, 200);
+    });
+
+    test("a guest can be woken by the greeting: it becomes healthy, and takes other clients after that", async (t) => {
+      const vm = await owned(driver.restore(configOf("greeted"), files));
+      const endpoint = driver.agentEndpoint(vm.directory);
+      if (endpoint.kind !== "ports") return t.skip(`${name} has no ports`);
+      const wake = (request: Partial<WakeRequest>) => {
+        const options = { deadlineMs: Date.now() + 30_000, repeatAfterMs: 1000 };
+        return wakeByGreeting(
+          endpoint.sockets,
+          () => ({ ...newIdentity("greeted", "worker", {}), ...request }),
+          options,
+        );
+      };
+      await assert.rejects(wake({ entropy: "?" }), { code: "AGENT_FAILED", message: /refused/ });
+      {
+        await using client = await connect(driver, vm);
+        assert.equal((await client.info()).phase, "prepared", "whoever was not woken stays frozen");
+      }
+      const long = await wake({ hostname: "h".repeat(60), env: { LONG: "x".repeat(50_000) } });
+      assert.equal(await long.settled, "healthy");
+      await long[Symbol.asyncDispose]();
+      await using short = await wake({});
+      assert.equal(await short.settled, "healthy");
+      await using client = await connect(driver, vm);
+      assert.equal((await client.info()).hostname, "greeted");
+      assert.equal(await output(client, ["cat", "/etc/hostname"]), "greeted\n", "nothing is left of the longer name");
     });
 
     test("kill ends a VM whose process nobody recorded, and what it held is free when it returns", async () => {

@@ -19,15 +19,14 @@ use http::{Method, Request};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{timeout, Instant};
+use tokio::time::timeout;
 
 use crate::app::App;
-use crate::console;
-use crate::health::{self, Status};
+use crate::health;
 use crate::init::uptime_ms;
 use crate::lifecycle;
 use crate::prepare::prepare;
-use crate::wake::{has_hooks, resume, wake, Wake};
+use crate::wake::wake_up;
 use query::Query;
 use reply::{ApiError, Reply};
 
@@ -83,19 +82,10 @@ async fn route(
             reply.json(&health::report(app))
         }
         ("POST", ["v1", "wake"]) => {
-            let request: Wake = read_json(body).await?;
-            let generation = wake(app, request)?;
-            if has_hooks(app) {
-                resume(app).await?;
-                return reply.json(&json!({ "generation": generation }));
-            }
-            reply.json(&json!({ "generation": generation }))?;
+            let awake = wake_up(app, read_json(body).await?).await?;
+            reply.json(&json!({ "generation": awake.generation }))?;
             let app = app.clone();
-            after_answer(async move {
-                if let Err(error) = resume(&app).await {
-                    console::say(&format!("services can't run on: {error}"));
-                }
-            });
+            after_answer(async move { awake.resume(&app).await });
             Ok(())
         }
         ("POST", ["v1", "prepare"]) => {
@@ -173,15 +163,7 @@ fn info(app: &App) -> serde_json::Value {
 /// Waits as long as the request allows for a status that is final.
 async fn wait_for_health(app: &App, query: &Query) {
     let wait = Duration::from_millis(query.number("waitMs").unwrap_or(0)).min(LONGEST_WAIT);
-    let end = Instant::now() + wait;
-    loop {
-        let changed = app.changed.notified();
-        if matches!(health::status(app), Status::Healthy | Status::Failed) || Instant::now() >= end
-        {
-            return;
-        }
-        let _ = timeout(end - Instant::now(), changed).await;
-    }
+    let _ = timeout(wait, health::settled(app)).await;
 }
 
 async fn read_json<T: for<'a> Deserialize<'a> + Default>(

@@ -4,8 +4,11 @@
 const MAX_FRAME: usize = 16_384;
 const FRAME_HEADER: usize = 9;
 const PREFACE: usize = 24; // "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-const GREETING: &[u8] = b"CONNECT 52 ";
+const CONNECT: &[u8] = b"CONNECT 52 ";
+const WAKE: &[u8] = b"WAKE 52 ";
 const MAX_NONCE: usize = 64;
+/// Digits of the longest request that a greeting carries; an HTTP/2 request may be longer.
+const MAX_LENGTH_DIGITS: usize = 5;
 
 /// Follows the frames of one HTTP/2 session.
 #[derive(Debug)]
@@ -57,50 +60,118 @@ impl FrameTracker {
     }
 }
 
+/// What a client begins with.
+#[derive(Debug, PartialEq)]
+pub struct Greeting {
+    pub nonce: String,
+    /// The request of a client that has the guest woken before anything else.
+    pub wake: Option<Vec<u8>>,
+}
+
 /// What stands in a stream where a client may begin.
 #[derive(Debug, PartialEq)]
 pub enum Scan {
-    /// A whole greeting with its nonce; so many bytes up to its end.
-    Greeting { nonce: String, end: usize },
+    /// A whole greeting; so many bytes up to its end.
+    Found { greeting: Greeting, end: usize },
     /// Nothing yet; so many bytes can be dropped.
     Nothing { drop: usize },
 }
 
-/// Looks for `CONNECT 52 <nonce>\n`.
+/// Looks for `CONNECT 52 <nonce>\n`, and for `WAKE 52 <nonce> <length>\n` with so many bytes behind it.
 pub fn scan(bytes: &[u8]) -> Scan {
     let mut from = 0;
-    while let Some(start) = find(&bytes[from..], GREETING).map(|at| from + at) {
-        let after = &bytes[start + GREETING.len()..];
-        let length = after
-            .iter()
-            .take_while(|byte| byte.is_ascii_alphanumeric())
-            .count();
-        match after.get(length) {
-            Some(b'\n') if (1..=MAX_NONCE).contains(&length) => {
-                let nonce = String::from_utf8_lossy(&after[..length]).into_owned();
-                return Scan::Greeting {
-                    nonce,
-                    end: start + GREETING.len() + length + 1,
-                };
+    while let Some(start) = find_greeting(&bytes[from..]).map(|at| from + at) {
+        match parse(&bytes[start..]) {
+            Parsed::Whole { greeting, length } => {
+                return Scan::Found {
+                    greeting,
+                    end: start + length,
+                }
             }
-            None if length <= MAX_NONCE => return Scan::Nothing { drop: start },
-            _ => from = start + 1,
+            Parsed::Incomplete => return Scan::Nothing { drop: start },
+            Parsed::Other => from = start + 1,
         }
     }
     // The end may be the beginning of a greeting.
-    let keep = (1..GREETING.len())
-        .rev()
-        .find(|length| bytes.ends_with(&GREETING[..*length]))
-        .unwrap_or(0);
-    Scan::Nothing {
-        drop: bytes.len() - keep,
+    let tail = bytes.len().saturating_sub(CONNECT.len() - 1);
+    let drop = (tail..bytes.len())
+        .find(|start| {
+            [CONNECT, WAKE]
+                .iter()
+                .any(|begin| begin.starts_with(&bytes[*start..]))
+        })
+        .unwrap_or(bytes.len());
+    Scan::Nothing { drop }
+}
+
+enum Parsed {
+    Whole { greeting: Greeting, length: usize },
+    Incomplete,
+    Other,
+}
+
+/// Bytes that begin like a greeting.
+fn parse(bytes: &[u8]) -> Parsed {
+    let prefix = if bytes.starts_with(WAKE) {
+        WAKE
+    } else {
+        CONNECT
+    };
+    let longest = prefix.len() + MAX_NONCE + 1 + MAX_LENGTH_DIGITS;
+    let Some(line) = bytes.iter().position(|byte| *byte == b'\n') else {
+        return if bytes.len() <= longest && bytes[prefix.len()..].iter().all(is_of_greeting) {
+            Parsed::Incomplete
+        } else {
+            Parsed::Other
+        };
+    };
+    let mut words = bytes[prefix.len()..line].split(|byte| *byte == b' ');
+    let nonce = words.next().and_then(parse_nonce);
+    let length = words.next().map(parse_length);
+    let body = line + 1;
+    match (nonce, length, words.next()) {
+        (Some(nonce), None, None) if prefix == CONNECT => Parsed::Whole {
+            greeting: Greeting { nonce, wake: None },
+            length: body,
+        },
+        (Some(nonce), Some(Some(length)), None) if prefix == WAKE => {
+            let end = body + length;
+            bytes
+                .get(body..end)
+                .map_or(Parsed::Incomplete, |request| Parsed::Whole {
+                    greeting: Greeting {
+                        nonce,
+                        wake: Some(request.to_vec()),
+                    },
+                    length: end,
+                })
+        }
+        _ => Parsed::Other,
     }
 }
 
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack
-        .windows(needle.len())
-        .position(|window| window == needle)
+fn is_of_greeting(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || *byte == b' '
+}
+
+fn parse_nonce(word: &[u8]) -> Option<String> {
+    let fits = (1..=MAX_NONCE).contains(&word.len()) && word.iter().all(u8::is_ascii_alphanumeric);
+    fits.then(|| String::from_utf8_lossy(word).into_owned())
+}
+
+fn parse_length(word: &[u8]) -> Option<usize> {
+    let fits = (1..=MAX_LENGTH_DIGITS).contains(&word.len()) && word.iter().all(u8::is_ascii_digit);
+    fits.then(|| {
+        word.iter()
+            .fold(0, |sum, digit| sum * 10 + usize::from(digit - b'0'))
+    })
+}
+
+fn find_greeting(haystack: &[u8]) -> Option<usize> {
+    (0..haystack.len()).find(|at| {
+        let rest = &haystack[*at..];
+        rest.starts_with(CONNECT) || rest.starts_with(WAKE)
+    })
 }
 
 #[cfg(test)]
@@ -146,10 +217,12 @@ mod tests {
 
     #[test]
     fn a_new_greeting_where_a_frame_should_begin_ends_the_session() {
-        let mut bytes = session(&[5]);
+        let bytes = session(&[5]);
         let end = bytes.len();
-        bytes.extend(b"CONNECT 52 abc\n");
-        assert_eq!(FrameTracker::new().accept(&bytes), end);
+        for greeting in [&b"CONNECT 52 abc\n"[..], b"WAKE 52 abc 2\n{}"] {
+            let bytes = [&bytes, greeting].concat();
+            assert_eq!(FrameTracker::new().accept(&bytes), end);
+        }
     }
 
     #[test]
@@ -163,6 +236,13 @@ mod tests {
         }
     }
 
+    fn found(bytes: &[u8]) -> (Greeting, usize) {
+        match scan(bytes) {
+            Scan::Found { greeting, end } => (greeting, end),
+            Scan::Nothing { .. } => panic!("not found"),
+        }
+    }
+
     #[test]
     fn a_greeting_is_found_behind_noise_and_in_pieces() {
         let noise = [
@@ -170,13 +250,42 @@ mod tests {
             b"CONNECT 52 bad-nonce\nCONNECT 52 good1\nPRI",
         ]
         .concat();
-        let Scan::Greeting { nonce, end } = scan(&noise) else {
-            panic!("not found")
-        };
-        assert_eq!((nonce.as_str(), &noise[end..]), ("good1", &b"PRI"[..]));
+        let (greeting, end) = found(&noise);
+        assert_eq!(greeting.nonce, "good1");
+        assert_eq!(greeting.wake, None);
+        assert_eq!(&noise[end..], b"PRI");
         assert_eq!(scan(b"xxCONNECT 5"), Scan::Nothing { drop: 2 });
         assert_eq!(scan(b"xxCONNECT 52 abc"), Scan::Nothing { drop: 2 });
+        assert_eq!(scan(b"xxWAK"), Scan::Nothing { drop: 2 });
+        assert_eq!(scan(b"WAKE 52 abc 1"), Scan::Nothing { drop: 0 });
         assert_eq!(scan(b"noise"), Scan::Nothing { drop: 5 });
+    }
+
+    #[test]
+    fn a_greeting_with_a_request_is_one_when_all_of_it_is_there() {
+        let whole = b"noiseWAKE 52 abc 7\n{\"a\":1}CONNECT";
+        let end = whole.len() - b"CONNECT".len();
+        for cut in b"noiseWAKE 52 ".len()..end {
+            assert_eq!(scan(&whole[..cut]), Scan::Nothing { drop: 5 }, "cut {cut}");
+        }
+        let (greeting, at) = found(whole);
+        assert_eq!(greeting.nonce, "abc");
+        assert_eq!(greeting.wake.as_deref(), Some(&b"{\"a\":1}"[..]));
+        assert_eq!(at, end);
+    }
+
+    #[test]
+    fn what_only_looks_like_a_greeting_is_none() {
+        for text in [
+            &b"WAKE 52 abc\n"[..],
+            b"WAKE 52 abc 100000\n",
+            b"WAKE 52 abc -1\n",
+            b"WAKE 52 abc 1 2\n",
+            b"CONNECT 52 abc 7\n{\"a\":1}",
+            b"CONNECT 52 \n",
+        ] {
+            assert_eq!(scan(text), Scan::Nothing { drop: text.len() });
+        }
     }
 
     #[test]

@@ -7,11 +7,13 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::framing::{scan, FrameTracker, Scan};
+use super::framing::{scan, FrameTracker, Greeting, Scan};
 use super::port::Port;
 use crate::api;
 use crate::app::App;
 use crate::console;
+use crate::health;
+use crate::wake::wake_up;
 
 /// How much of a stream without a greeting is looked at in one go.
 const READ_BYTES: usize = 16 * 1024;
@@ -20,7 +22,7 @@ const READ_BYTES: usize = 16 * 1024;
 pub async fn serve_port(app: Rc<App>, mut port: Port) {
     let mut pending = Vec::new();
     loop {
-        if let Err(error) = greet(&mut port, &mut pending).await {
+        if let Err(error) = greet(&app, &mut port, &mut pending).await {
             return console::say(&format!("agent port: {error}"));
         }
         api::serve_connection(app.clone(), Session::new(&mut port, &mut pending)).await;
@@ -28,28 +30,62 @@ pub async fn serve_port(app: Rc<App>, mut port: Port) {
 }
 
 /// Waits for a client and answers it. What it sent after its greeting stays in `pending`.
-async fn greet(port: &mut Port, pending: &mut Vec<u8>) -> io::Result<()> {
+async fn greet(app: &Rc<App>, port: &mut Port, pending: &mut Vec<u8>) -> io::Result<()> {
     let mut answered = None;
+    // A client that had the guest woken, and is still to hear what became of it.
+    let mut waker = None;
     loop {
         // Only a client that read our answer sends the preface; one that did not repeats its greeting.
         if answered.is_some() && pending.first() == Some(&b'P') {
             return Ok(());
         }
         match scan(pending) {
-            Scan::Greeting { nonce, end } => {
+            Scan::Found { greeting, end } => {
                 pending.drain(..end);
-                if answered.as_ref() != Some(&nonce) {
-                    port.write_all(format!("OK {nonce}\n").as_bytes()).await?;
-                    answered = Some(nonce);
+                if answered.as_ref() != Some(&greeting.nonce) {
+                    waker = answer(app, port, &greeting).await?;
+                    answered = Some(greeting.nonce);
                 }
             }
             Scan::Nothing { drop } => {
                 pending.drain(..drop);
                 let mut buffer = [0; READ_BYTES];
-                // Nothing read: nobody is connected, and the next read waits.
-                let count = port.read(&mut buffer).await?;
-                pending.extend_from_slice(&buffer[..count]);
+                tokio::select! {
+                    // Nothing read: nobody is connected, and the next read waits.
+                    count = port.read(&mut buffer) => pending.extend_from_slice(&buffer[..count?]),
+                    status = health::settled(app), if waker.is_some() => {
+                        let nonce = waker.take().unwrap_or_default();
+                        port.write_all(format!("HEALTH {nonce} {status}\n").as_bytes()).await?;
+                    }
+                }
             }
+        }
+    }
+}
+
+/// Says that this client's turn has begun. Returns the nonce of one that waits for more.
+async fn answer(app: &Rc<App>, port: &mut Port, greeting: &Greeting) -> io::Result<Option<String>> {
+    let nonce = &greeting.nonce;
+    let Some(request) = &greeting.wake else {
+        port.write_all(format!("OK {nonce}\n").as_bytes()).await?;
+        return Ok(None);
+    };
+    let outcome = match serde_json::from_slice(request) {
+        Ok(request) => wake_up(app, request).await,
+        Err(error) => Err(error.into()),
+    };
+    match outcome {
+        Ok(awake) => {
+            let line = format!("AWAKE {nonce} {}\n", awake.generation);
+            port.write_all(line.as_bytes()).await?;
+            awake.resume(app).await;
+            Ok(Some(nonce.clone()))
+        }
+        Err(error) => {
+            let why = error.to_string().replace('\n', " ");
+            let line = format!("REFUSED {nonce} {why}\n");
+            port.write_all(line.as_bytes()).await?;
+            Ok(None)
         }
     }
 }
