@@ -22,3 +22,18 @@ export async function copySparse(from: string, to: string, signal?: AbortSignal)
     },
   );
 }
+
+/**
+ * Gives the blocks of a file back that hold nothing but zeros: fallocate(1) of util-linux. Where the file system has no holes, or
+ * nobody has the program, the file stays as it is.
+ */
+export async function digHoles(path: string, signal?: AbortSignal): Promise<void> {
+  try {
+    await run("fallocate", ["--dig-holes", path], {
+      env: { PATH: process.env["PATH"], LC_ALL: "C" },
+      ...(signal ? { signal } : {}),
+    });
+  } catch (error) {
+    if (!(error instanceof MvmError && error.code === "PROGRAM_MISSING")) throw error;
+  }
+}
