@@ -10,8 +10,14 @@ import type { Store } from "./store.ts";
  * when a push is broken off, and a blob that failed is sent again from memory.
  */
 const BLOB_BYTES = 16 * 1024 * 1024;
+/** Of a push's first blobs: the less there is to send, the sooner it has to be on its way while the rest is compressed. */
+const FIRST_BLOB_BYTES = 4 * 1024 * 1024;
 /** Blobs that may be on their way while the next one is gathered. */
 const IN_FLIGHT = 2;
+
+function blobBytes(sentBytes: number): number {
+  return Math.min(BLOB_BYTES, Math.max(FIRST_BLOB_BYTES, sentBytes / 2));
+}
 
 /** A place in a blob whose name, its own digest, is known only when it is whole. */
 interface Pending {
@@ -30,6 +36,7 @@ export class BlobWriter {
   readonly #announce: Announce;
   #frames: Buffer[] = [];
   #bytes = 0;
+  #sentBytes = 0;
   #pending = new Map<string, Pending>();
   #uploads: Promise<void>[] = [];
 
@@ -45,7 +52,7 @@ export class BlobWriter {
     this.#pending.set(chunk, place);
     this.#frames.push(frame);
     this.#bytes += frame.length;
-    if (this.#bytes >= BLOB_BYTES) await this.#send();
+    if (this.#bytes >= blobBytes(this.#sentBytes)) await this.#send();
     return place;
   }
 
@@ -58,6 +65,7 @@ export class BlobWriter {
   async #send(): Promise<void> {
     const upload = this.#upload(this.#frames, this.#pending);
     this.#frames = [];
+    this.#sentBytes += this.#bytes;
     this.#bytes = 0;
     this.#pending = new Map();
     upload.catch(() => {}); // awaited below, or in finish
