@@ -51,6 +51,12 @@ pub struct Outcome {
     pub at_ms: u64,
 }
 
+impl Outcome {
+    pub fn passed(&self) -> bool {
+        self.exit_code == Some(0)
+    }
+}
+
 impl Check {
     pub fn new(name: &str, config: CheckConfig) -> Self {
         Self {
@@ -104,7 +110,7 @@ impl Check {
 
     /// Says whether it passed.
     fn record(&self, outcome: Outcome) -> bool {
-        let passed = outcome.exit_code == Some(0);
+        let passed = outcome.passed();
         self.status.set(if passed {
             Status::Passing
         } else {

@@ -74,22 +74,22 @@ async fn warm_up(app: &App) -> io::Result<()> {
 
 /// What was read anew from the disk may have taken too long: a check has a few tries.
 async fn passes_again(app: &App, check: &Check) -> io::Result<()> {
-    let mut outcome = check.run_once(app).await;
-    for _ in 1..WARM_UP_TRIES {
-        if outcome.exit_code == Some(0) {
-            break;
+    let mut tries_left = WARM_UP_TRIES;
+    loop {
+        let outcome = check.run_once(app).await;
+        tries_left -= 1;
+        if outcome.passed() {
+            return Ok(());
+        }
+        if tries_left == 0 {
+            return Err(io::Error::other(format!(
+                "the check '{}' passed, and fails now: {}",
+                check.name,
+                outcome.output.trim()
+            )));
         }
         tokio::time::sleep(WARM_UP_PAUSE).await;
-        outcome = check.run_once(app).await;
     }
-    if outcome.exit_code == Some(0) {
-        return Ok(());
-    }
-    Err(io::Error::other(format!(
-        "the check '{}' passed, and fails now: {}",
-        check.name,
-        outcome.output.trim()
-    )))
 }
 
 /// Runs hooks as root, one after another. The first that fails ends it, with what it printed.
