@@ -20,8 +20,8 @@ export const page: Page = {
 A directory given with -v is copied into the guest at the start, through the agent: it is no mount, so a run with -v restores as
 fast as one without, and changes made later on either side do not reach the other. --env is for services: it restarts those that a
 snapshot had running, as nobody can change the environment of a running process.
---data-disk is a disk at /mnt/data of this instance's own: it begins as the snapshot had it, survives \`stop\`, and is picked up again by
-\`run --name\` of the same name, until \`rm\`.
+--data-disk is a disk at /mnt/data of this instance's own: it begins as the snapshot had it, survives \`stop\`, and is picked up again, in
+its size, by \`run --name\` of the same name and template, until \`rm\`.
 --foreground stays with the instance: what its services write goes to standard output, Ctrl+C or SIGTERM stops it as \`stop\` does, and the exit code is 0 when it was stopped
 or shut itself down, 1 when it died. The VM never outlives the command, not even one that is killed.`,
   define: (command) =>
