@@ -7,6 +7,7 @@ import type { Paths } from "../core/paths.ts";
 import { isAlive } from "../core/process-identity.ts";
 import { stagingName } from "../core/staging-name.ts";
 import { type InstanceRecord, InstanceRecordDocument, type InstanceStatus } from "./record.ts";
+import { whyDead } from "./why-dead.ts";
 
 export const RECORD = "instance.json";
 /** The instance's disk at /mnt/data. It outlives `stop`. */
@@ -36,12 +37,13 @@ export function instanceStatus(paths: Paths, name: InstanceName): InstanceStatus
   } catch (error) {
     return { name, state: "broken", reason: messageOf(error) };
   }
-  if (record) return { name, ...stateOf(record) };
+  if (record) return { name, ...stateOf(record, directory) };
   return existsSync(directory) ? { name, state: "broken", reason: `${directory} has no ${RECORD}` } : undefined;
 }
 
 function stateOf(
   record: InstanceRecord,
+  directory: string,
 ):
   | { state: "starting" | "running" | "paused" | "stopped"; record: InstanceRecord }
   | { state: "dead"; record: InstanceRecord; reason: string } {
@@ -51,11 +53,11 @@ function stateOf(
       return { state, record };
     case "starting":
       if (isAlive(record.starter)) return { state, record };
-      return { state: "dead", record, reason: "the mvmctl that started it was killed before it was ready" };
+      return { state: "dead", record, reason: whyDead(record, directory) };
     case "running":
     case "paused":
       if (record.process && isAlive(record.process)) return { state, record };
-      return { state: "dead", record, reason: "its hypervisor's process is gone" };
+      return { state: "dead", record, reason: whyDead(record, directory) };
     default:
       return state satisfies never;
   }
