@@ -44,6 +44,7 @@ export { pauseInstance, resumeInstance } from "./instance/pause.ts";
 export type { InstanceRecord, InstanceStatus } from "./instance/record.ts";
 export { runInstance } from "./instance/run.ts";
 export type { RunOutcome, RunRequest } from "./instance/run-request.ts";
+export { startInstance } from "./instance/start.ts";
 export { type MachineStatus, machineStatus } from "./instance/status.ts";
 export { removeInstance, stopInstance } from "./instance/stop.ts";
 export { deleteRemote, listRemoteTemplates, remoteTemplateInfo } from "./registry/catalogue.ts";

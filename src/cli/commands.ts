@@ -68,6 +68,11 @@ export const COMMANDS: readonly Entry[] = [
     load: () => import("./commands/run.ts"),
   },
   { path: "ls", summary: "List instances", load: () => import("./commands/ls.ts") },
+  {
+    path: "start",
+    summary: "Start stopped or dead instances again, as they were",
+    load: () => import("./commands/start.ts"),
+  },
   { path: "stop", summary: "Stop instances", load: () => import("./commands/stop.ts") },
   { path: "rm", summary: "Remove instances and their data disks", load: () => import("./commands/rm.ts") },
   { path: "exec", summary: "Run a command in an instance", load: () => import("./commands/exec.ts") },

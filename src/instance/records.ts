@@ -18,13 +18,19 @@ export const DATA_DISK = "data.img";
  * only says that.
  */
 export function writeRecord(directory: string, record: InstanceRecord): void {
-  const temporary = join(dirname(directory), stagingName("record"));
+  writeUnsynced(directory, RECORD, record, 0o644);
+}
+
+/** Writes a document of an instance in the same way. */
+export function writeUnsynced(directory: string, file: string, document: { version: number }, mode: number): void {
+  const temporary = join(dirname(directory), stagingName(file));
+  const path = join(directory, file);
   try {
-    writeFileSync(temporary, renderDocument(record));
-    renameSync(temporary, join(directory, RECORD));
+    writeFileSync(temporary, renderDocument(document), { mode });
+    renameSync(temporary, path);
   } catch (error) {
     rmSync(temporary, { force: true });
-    throw fileError(error, join(directory, RECORD), "write");
+    throw fileError(error, path, "write");
   }
 }
 

@@ -10,7 +10,7 @@ const DEFAULT_TIMEOUT_SECONDS = "15";
 export const page: Page = {
   summary: "Stop instances",
   description:
-    "Asks the guest to shut down, and ends it by force if it has not in time. The data disk stays until `rm`. A dead instance stays dead, with why.",
+    "Asks the guest to shut down, and ends it by force if it has not in time. The data disk stays until `rm`, and `start` starts it again. A dead instance stays dead, with why.",
   define: (command) =>
     command
       .argument("[name...]")
