@@ -43,6 +43,11 @@ export const COMMANDS: readonly Entry[] = [
     load: () => import("./commands/template/rollback.ts"),
   },
   {
+    path: "template prune",
+    summary: "Remove old revisions, to free space",
+    load: () => import("./commands/template/prune.ts"),
+  },
+  {
     path: "template delete",
     summary: "Delete a template and its revisions",
     load: () => import("./commands/template/delete.ts"),
