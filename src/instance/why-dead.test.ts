@@ -52,11 +52,21 @@ test("why an instance ended is taken from what its guest and its hypervisor said
     [
       "",
       "qemu-system-x86_64: warning: no such feature\nqemu-system-x86_64: terminating on signal 15 from pid 7 (sh)\n",
-      "its hypervisor ended: qemu-system-x86_64: terminating on signal 15 from pid 7 (sh)",
+      "its hypervisor ended, and said last: qemu-system-x86_64: terminating on signal 15 from pid 7 (sh)",
+    ],
+    [
+      "",
+      '2026-01-02T03:04:05.678901234 [anonymous-instance:main] Shutting down VM after intercepting signal 11, code 1.\n2026-01-02T03:04:05.7 [anonymous-instance:fc_api] The API server received a Put request on "/actions".\n',
+      "its hypervisor ended, and said last: 2026-01-02T03:04:05.678901234 [anonymous-instance:main] Shutting down VM after intercepting signal 11, code 1.",
+    ],
+    [
+      "",
+      "2026-01-02T03:04:05.678901234 [anonymous-instance:main] Running Firecracker v1.12.1\n",
+      "its hypervisor was killed, or crashed, and left no message",
     ],
     ["[    1.0] a service\r\n", "qemu: warning: slow\n", "its hypervisor was killed, or crashed, and left no message"],
     ["", "", "its hypervisor was killed, or crashed, and left no message"],
-    ["", `\x1b[31m${"x".repeat(500)}\n`, `its hypervisor ended: ${"x".repeat(160)}…`],
+    ["", `\x1b[31m${"x".repeat(500)}\n`, `its hypervisor ended, and said last: ${"x".repeat(160)}…`],
   ];
   for (const [console, hypervisor, why] of ends) assert.equal(whyEnded({ console, hypervisor }), why);
 });
@@ -73,8 +83,12 @@ test("a dead instance's status says why, also after a restart of the machine and
 test("stopping a dead instance does not forget why it died", async () => {
   using data = useDead({}, { "hypervisor.log": "qemu: out of memory\n" });
   const outcome = await stopInstance(data.ctx, svc, { timeoutMs: 1000 });
-  assert.deepEqual(outcome, { name: svc, how: "already", reason: "its hypervisor ended: qemu: out of memory" });
-  assert.equal(data.reason(), "its hypervisor ended: qemu: out of memory");
+  assert.deepEqual(outcome, {
+    name: svc,
+    how: "already",
+    reason: "its hypervisor ended, and said last: qemu: out of memory",
+  });
+  assert.equal(data.reason(), "its hypervisor ended, and said last: qemu: out of memory");
 });
 
 test("a guest that powers off or reboots in order says so last on its console", () => {

@@ -8,6 +8,8 @@ import type { InstanceRecord } from "./record.ts";
 /** A panic's trace is some 4 kB; what was written before is not about the end. */
 const END_BYTES = 16 * 1024;
 const SHOWN_CHARACTERS = 160;
+/** QEMU's warnings, and what Firecracker logs of every request: all its lines but those of a signal, an error or its exit. */
+const ROUTINE = /\bwarning:|^\d{4}-\d\d-\d\dT\S+ \[(?!.*\b(signal|error|panicked|exited|exiting)\b)/i;
 
 /** Why an instance whose process is gone ended, as far as its record and its logs say, in a clause. */
 export function whyDead({ state, starter, process }: InstanceRecord, directory: string): string {
@@ -23,10 +25,10 @@ export function whyEnded({ console, hypervisor }: { console: string; hypervisor:
   if (saysShutDown(console)) return "the guest shut itself down";
   const said = hypervisor
     .split(/\r?\n/)
-    .filter((line) => !/\bwarning:/.test(line))
+    .filter((line) => !ROUTINE.test(line))
     .join("\n");
   const last = lastLines(said, 1);
-  if (last !== "") return `its hypervisor ended: ${shown(last)}`;
+  if (last !== "") return `its hypervisor ended, and said last: ${shown(last)}`;
   return "its hypervisor was killed, or crashed, and left no message";
 }
 
