@@ -43,6 +43,11 @@ export const COMMANDS: readonly Entry[] = [
     load: () => import("./commands/template/rollback.ts"),
   },
   {
+    path: "template prune",
+    summary: "Remove old revisions, to free space",
+    load: () => import("./commands/template/prune.ts"),
+  },
+  {
     path: "template delete",
     summary: "Delete a template and its revisions",
     load: () => import("./commands/template/delete.ts"),
@@ -68,6 +73,11 @@ export const COMMANDS: readonly Entry[] = [
     load: () => import("./commands/run.ts"),
   },
   { path: "ls", summary: "List instances", load: () => import("./commands/ls.ts") },
+  {
+    path: "start",
+    summary: "Start stopped or dead instances again, as they were",
+    load: () => import("./commands/start.ts"),
+  },
   { path: "stop", summary: "Stop instances", load: () => import("./commands/stop.ts") },
   { path: "rm", summary: "Remove instances and their data disks", load: () => import("./commands/rm.ts") },
   { path: "exec", summary: "Run a command in an instance", load: () => import("./commands/exec.ts") },

@@ -137,15 +137,22 @@ function unknownCommand(words: readonly string[], first?: string, second?: strin
   );
 }
 
-async function runPage(cli: Cli, entry: Entry, args: readonly string[]): Promise<number> {
+async function runPage(cli: Cli, entry: Entry, words: readonly string[]): Promise<number> {
   const { page } = await entry.load();
-  const command = commandOf(entry.path, page);
-  let outcome: Promise<number | void> | undefined;
+  const { args, options } = parsePage(entry.path, page, words);
+  return (await page.run(cli, args, options)) ?? 0;
+}
+
+/** A page's arguments and options. Exported for tests. @throws CommanderError for wrong usage, and for help */
+export function parsePage(path: string, page: Page, words: readonly string[]): { args: string[]; options: Options } {
+  const newCommand = () => commandOf(path, page);
+  const command = newCommand();
+  let args: string[] = [];
   command.action((...parsed: unknown[]) => {
-    outcome = page.run(cli, positional(parsed), command.opts<Options>());
+    args = positional(parsed);
   });
-  command.parse([...args], { from: "user" });
-  return (await outcome) ?? 0;
+  command.parse(page.arrange?.(words, newCommand) ?? [...words], { from: "user" });
+  return { args, options: command.opts<Options>() };
 }
 
 /** Commander calls an action with each argument, then options and the command; a variadic argument is an array. */

@@ -12,6 +12,11 @@ export interface Page {
   readonly description?: string;
   /** Arguments and options, in commander's words. */
   readonly define: (command: Command) => void;
+  /**
+   * Puts the words that were typed in the order in which `define` takes them, where that is not the one people type.
+   * @param newCommand makes the command that `define` describes, to find out which words are options
+   */
+  readonly arrange?: (words: readonly string[], newCommand: () => Command) => string[];
   /** Whole command lines. */
   readonly examples: readonly string[];
   /** Whether `--json` prints its data. */

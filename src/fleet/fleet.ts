@@ -61,6 +61,8 @@ export function checkFleet(fleet: Fleet): void {
   }
   if (!PLAIN_IMAGE.test(image))
     throw invalid(`'${image.slice(0, 80)}' is not a container image`, "write --image registry.example/mvmctl:0.1");
+  const unknown = fleet.ports.find(({ hostPort }) => hostPort === 0);
+  if (unknown) throw invalid("a fleet's host ports have to be known", `write -p 8080:${unknown.guestPort}`);
   const last = fleet.ports.find(({ hostPort }) => hostPort + count - 1 > 65_535);
   if (last) throw invalid(`port ${last.hostPort} plus ${count - 1} is more than 65535`, "begin with a lower port");
   parseInstanceName(`${template}-${count}`);

@@ -46,9 +46,13 @@ export interface VmNetwork {
   readonly guestAddress: string;
 }
 
+/** In the VM's directory: what the guest writes to its console, and what the hypervisor says. */
+export const CONSOLE_LOG = "console.log";
+export const HYPERVISOR_LOG = "hypervisor.log";
+
 /** A VM as a driver sees it. All paths are absolute. */
 export interface VmConfig {
-  /** The VM's own directory: sockets, console.log and hypervisor.log are made in it. */
+  /** The VM's own directory: sockets and logs are made in it. */
   readonly directory: string;
   readonly cpus: number;
   readonly memMiB: number;

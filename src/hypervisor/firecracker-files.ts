@@ -2,13 +2,11 @@ import { closeSync, copyFileSync, mkdirSync, openSync, readSync, renameSync, rmS
 import { join } from "node:path";
 import { fileError, isErrno, MvmError } from "../core/errors.ts";
 import { findProgram, run } from "../core/process.ts";
-import type { SnapshotFiles, VmConfig } from "./driver.ts";
+import { HYPERVISOR_LOG, type SnapshotFiles, type VmConfig } from "./driver.ts";
 import { type Bind, INSIDE } from "./firecracker-namespace.ts";
 
 /** The files of a Firecracker VM, in its directory and around it. */
 
-export const CONSOLE_LOG = "console.log";
-export const HYPERVISOR_LOG = "hypervisor.log";
 /** The directory of a VM that Firecracker sees: its sockets. */
 export const RUN = "run";
 /** Where its root is made, in a mount namespace; empty for everybody else. */

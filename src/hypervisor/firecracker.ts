@@ -6,13 +6,11 @@ import type { Paths } from "../core/paths.ts";
 import { isAlive } from "../core/process-identity.ts";
 import { lastLines } from "../core/text.ts";
 import { connectUnix } from "../core/unix-socket.ts";
-import type { Driver, StartOptions, VmConfig, VmRef } from "./driver.ts";
+import { CONSOLE_LOG, type Driver, HYPERVISOR_LOG, type StartOptions, type VmConfig, type VmRef } from "./driver.ts";
 import type { FirecrackerApi } from "./firecracker-api.ts";
 import {
-  CONSOLE_LOG,
   deviceBinds,
   digHoles,
-  HYPERVISOR_LOG,
   makeEmpty,
   makeOwnFiles,
   move,

@@ -1,5 +1,5 @@
 import { basename } from "node:path";
-import type { HypervisorIdentity, SnapshotFiles, VmConfig } from "./driver.ts";
+import { CONSOLE_LOG, type HypervisorIdentity, type SnapshotFiles, type VmConfig } from "./driver.ts";
 
 /**
  * The command line of a QEMU microVM. A snapshot loads only into a machine with the same devices, so boot and restore
@@ -14,8 +14,6 @@ export const AGENT_PORT_COUNT = 8;
 /** Names relative to the VM's directory, which is QEMU's working directory: socket paths have 108 bytes at most (unix(7)). */
 export const QMP_SOCKET = "qmp.sock";
 export const agentSocket = (index: number) => `agent${index}.sock`;
-export const CONSOLE_LOG = "console.log";
-export const HYPERVISOR_LOG = "hypervisor.log";
 
 /** QEMU's user network gives every VM the same private addresses; see "-netdev user" in qemu(1). */
 export const GUEST_NETWORK = "10.0.2.15/24,10.0.2.2,10.0.2.3";

@@ -4,12 +4,19 @@ import { MvmError } from "../core/errors.ts";
 import { isAlive } from "../core/process-identity.ts";
 import { lastLines } from "../core/text.ts";
 import { connectUnix } from "../core/unix-socket.ts";
-import type { Driver, SnapshotFiles, StartOptions, VmConfig, VmNetwork, VmRef } from "./driver.ts";
+import {
+  CONSOLE_LOG,
+  type Driver,
+  HYPERVISOR_LOG,
+  type SnapshotFiles,
+  type StartOptions,
+  type VmConfig,
+  type VmNetwork,
+  type VmRef,
+} from "./driver.ts";
 import {
   AGENT_PORT_COUNT,
   agentSocket,
-  CONSOLE_LOG,
-  HYPERVISOR_LOG,
   type MemorySource,
   QMP_SOCKET,
   qemuArguments,

@@ -29,8 +29,8 @@ function checkStatus(status: InstanceStatus): Check[] {
   const subject = `instance ${status.name}`;
   if (status.state === "broken") return [warning(subject, status.reason, `mvmctl rm ${status.name} --force`)];
   if (status.state !== "dead") return [];
-  const why = `mvmctl logs ${status.name} --console shows why; mvmctl rm ${status.name}`;
-  return [warning(subject, `dead: ${status.reason}`, why)];
+  const mend = `mvmctl start ${status.name}, or mvmctl rm ${status.name}; mvmctl logs ${status.name} --console shows more`;
+  return [warning(subject, `dead: ${status.reason}`, mend)];
 }
 
 /** Hypervisors of this data directory whose instance is gone: somebody removed its files by hand. */

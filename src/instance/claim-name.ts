@@ -6,6 +6,7 @@ import { acquireLock } from "../core/locks.ts";
 import type { InstanceName } from "../core/names.ts";
 import type { Paths } from "../core/paths.ts";
 import { makeStagingDirectory } from "../core/staging.ts";
+import { requireSameDataDisk } from "./data-disk.ts";
 import type { InstanceRecord } from "./record.ts";
 import { DATA_DISK, instanceStatus, RECORD, writeRecord } from "./records.ts";
 
@@ -16,7 +17,7 @@ const CLAIM_TIMEOUT_MS = 10_000;
  * Makes the instance's directory, with its record in it, in one rename: of two runs with one name, one gets it. The
  * directory of an ended instance is taken over where it is.
  * @param endVm ends what may still run of a dead instance
- * @throws MvmError `INSTANCE_EXISTS`
+ * @throws MvmError `INSTANCE_EXISTS`, `DATA_DISK_MISMATCH`
  */
 export async function claimName(
   paths: Paths,
@@ -33,6 +34,7 @@ export async function claimName(
   // It was removed while we waited; whoever runs this name without having waited may be faster.
   if (!status && renameUnlessTaken(staging.path, target)) return target;
   if (status?.state !== "stopped" && status?.state !== "dead") throw nameInUse(name, status?.state);
+  requireSameDataDisk(target, status.record, record);
   if (status.state === "dead") await endVm(status.record);
   takeOver(target, record);
   return target;

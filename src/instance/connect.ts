@@ -48,8 +48,8 @@ export function requireLive(
     paused: `let it run on: mvmctl resume ${name}`,
     running: "",
     starting: "wait until it runs",
-    stopped: `start it again: mvmctl run --template ${record.template} --name ${name}`,
-    dead: `see why: mvmctl logs ${name} --console; start it again: mvmctl run --template ${record.template} --name ${name}`,
+    stopped: `start it again: mvmctl start ${name}`,
+    dead: `see why: mvmctl logs ${name} --console; start it again: mvmctl start ${name}`,
   };
   const why = status.state === "dead" ? `it is dead: ${status.reason}` : `it is ${state}`;
   throw new MvmError("INSTANCE_NOT_RUNNING", `instance '${name}' can't be used: ${why}`, { hint: hints[state] ?? "" });

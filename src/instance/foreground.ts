@@ -4,13 +4,13 @@ import { MvmError, messageOf } from "../core/errors.ts";
 import { readTextIfThere } from "../core/files.ts";
 import { acquireLock } from "../core/locks.ts";
 import { isAlive } from "../core/process-identity.ts";
-import { lastLines } from "../core/text.ts";
 import { readLogs, renderLogLine } from "../guest/logs.ts";
 import { connectAgent, type LiveInstance, requireLive } from "./connect.ts";
 import { instanceStatus, writeRecord } from "./records.ts";
 import { runInstance } from "./run.ts";
 import type { RunOutcome, RunRequest } from "./run-request.ts";
 import { stopInstance } from "./stop.ts";
+import { saysShutDown } from "./why-dead.ts";
 
 export interface ForegroundOptions {
   /** Told once the instance runs. */
@@ -87,12 +87,4 @@ async function endedByItself(ctx: Context, { name, record, vm, driver }: LiveIns
   const { process: _, ...ended } = record;
   writeRecord(vm.directory, { ...ended, state: "stopped" });
   return "shut-down";
-}
-
-/**
- * Whether a guest's console ends with the kernel's last word before it powers off or reboots in order
- * (Linux, kernel/reboot.c); a panic and a killed hypervisor come without it.
- */
-export function saysShutDown(console: string): boolean {
-  return /reboot: (Power down|Restarting system|System halted)/.test(lastLines(console, 5));
 }

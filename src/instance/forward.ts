@@ -1,4 +1,4 @@
-import { createServer, type Server, type Socket } from "node:net";
+import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import type { Context } from "../core/context.ts";
 import { messageOf } from "../core/errors.ts";
 import type { InstanceName } from "../core/names.ts";
@@ -9,21 +9,22 @@ import { connectAgent, requireLive } from "./connect.ts";
 import { portError } from "./ports.ts";
 
 /**
- * Forwards host ports to a running instance until the context's signal. `onReady` is called when all of them listen.
+ * Forwards host ports to a running instance until the context's signal. `onReady` is called when all of them listen,
+ * with those that were chosen for a host port 0.
  * @throws MvmError `INSTANCE_NOT_RUNNING`, `PORT_IN_USE`
  */
 export async function forwardPorts(
   ctx: Context,
   name: InstanceName,
   forwards: readonly PortForward[],
-  onReady: () => void,
+  onReady: (listening: readonly PortForward[]) => void,
 ): Promise<void> {
   await using client = await connectAgent(ctx, requireLive(ctx, name));
   const connections = new Set<Socket>();
   const servers: Server[] = [];
   try {
     for (const forward of forwards) servers.push(await listen(ctx, client, forward, connections));
-    onReady();
+    onReady(forwards.map((forward, index) => ({ ...forward, hostPort: portOf(servers[index]!) })));
     await Promise.race([aborted(ctx.signal), client.ended]);
   } finally {
     for (const server of servers) server.close();
@@ -45,6 +46,10 @@ function listen(ctx: Context, client: AgentClient, forward: PortForward, connect
     server.once("error", (error) => reject(portError(error, hostAddress, hostPort)));
     server.listen({ host: hostAddress, port: hostPort }, () => resolve(server));
   });
+}
+
+function portOf(server: Server): number {
+  return (server.address() as AddressInfo).port;
 }
 
 function aborted(signal: AbortSignal): Promise<void> {

@@ -18,3 +18,10 @@ export function runningInstancesOf(ctx: Context, template: string): string[] {
     .filter((status) => "record" in status && status.record.template === template)
     .map(({ name }) => name);
 }
+
+/** Ids of the revisions that a template's instances have: those that ended may be started again. */
+export function revisionsOfInstances(ctx: Context, template: string): string[] {
+  return readInstances(ctx.paths).flatMap((status) =>
+    "record" in status && status.record.template === template ? [status.record.revision] : [],
+  );
+}

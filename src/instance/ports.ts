@@ -1,19 +1,23 @@
-import { createServer, isIPv4 } from "node:net";
+import { type AddressInfo, createServer, isIPv4, type Server } from "node:net";
 import { isErrno, MvmError } from "../core/errors.ts";
 import type { PortForward } from "../hypervisor/driver.ts";
 
 /** Published ports are the machine's own, not the network's, unless an address says so. */
 const DEFAULT_ADDRESS = "127.0.0.1";
 
-/** Parses `HOST:GUEST` or `ADDRESS:HOST:GUEST`. @throws MvmError `INVALID_PORT` */
+/** As a host port: one that is free, which is chosen when it is published. */
+const ANY_PORT = 0;
+
+/** Parses `GUEST`, `HOST:GUEST` or `ADDRESS:HOST:GUEST`, with 0 or, behind an address, nothing for any host port. @throws MvmError `INVALID_PORT` */
 export function parsePortForward(text: string): PortForward {
-  const match = /^(?:([\d.]+):)?(\d{1,5}):(\d{1,5})$/.exec(text);
-  const hostAddress = match?.[1] ?? DEFAULT_ADDRESS;
-  const hostPort = Number(match?.[2]);
-  const guestPort = Number(match?.[3]);
-  if (isIPv4(hostAddress) && isPort(hostPort) && isPort(guestPort)) return { hostAddress, hostPort, guestPort };
+  const match = /^(?:([\d.]+):(\d{0,5}):|(\d{1,5}):)?(\d{1,5})$/.exec(text);
+  const [, hostAddress = DEFAULT_ADDRESS, behindAddress, alone] = match ?? [];
+  const hostPort = Number(behindAddress || alone || ANY_PORT);
+  const guestPort = Number(match?.[4]);
+  const isHostPort = hostPort === ANY_PORT || isPort(hostPort);
+  if (isIPv4(hostAddress) && isHostPort && isPort(guestPort)) return { hostAddress, hostPort, guestPort };
   throw new MvmError("INVALID_PORT", `'${text}' is not a port mapping`, {
-    hint: "write HOST:GUEST, for example 8080:80, with ports from 1 to 65535",
+    hint: "write HOST:GUEST, for example 8080:80, or GUEST for any free host port, with ports from 1 to 65535",
   });
 }
 
@@ -22,23 +26,30 @@ function isPort(port: number): boolean {
 }
 
 /**
- * Finds out before anything is started whether the host ports are free.
+ * Finds out before anything is started whether the host ports are free, and chooses those that were left open.
  * @throws MvmError `PORT_IN_USE`, naming the port; `INVALID_PORT` for one that is published twice
  */
-export async function requireFreePorts(ports: readonly PortForward[]): Promise<void> {
-  const twice = ports.find((port, index) => ports.slice(0, index).some((earlier) => collide(port, earlier)));
+export async function choosePorts(ports: readonly PortForward[]): Promise<PortForward[]> {
+  const fixed = ports.filter(({ hostPort }) => hostPort !== ANY_PORT);
+  const twice = fixed.find((port, index) => fixed.slice(0, index).some((earlier) => collide(port, earlier)));
   if (twice) {
     throw new MvmError("INVALID_PORT", `the host port ${twice.hostPort} is published twice`, {
       hint: "give each -p a host port of its own",
     });
   }
-  for (const { hostAddress, hostPort } of ports) {
-    try {
-      await listenOnce(hostAddress, hostPort);
-    } catch (error) {
-      throw portError(error, hostAddress, hostPort);
+  const chosen = new Map<PortForward, PortForward>();
+  // All are held until the last is known: none is chosen twice. Those that were named come first, before chance takes one.
+  const held: Server[] = [];
+  try {
+    for (const port of [...fixed, ...ports.filter((port) => !fixed.includes(port))]) {
+      const server = await hold(port);
+      held.push(server);
+      chosen.set(port, { ...port, hostPort: (server.address() as AddressInfo).port });
     }
+  } finally {
+    await Promise.all(held.map((server) => new Promise((resolve) => server.close(resolve))));
   }
+  return ports.map((port) => chosen.get(port)!);
 }
 
 /** One port of one address takes one listener; 0.0.0.0 is every address (ip(7)). */
@@ -47,11 +58,11 @@ function collide(a: PortForward, b: PortForward): boolean {
   return a.hostAddress === b.hostAddress || [a.hostAddress, b.hostAddress].includes("0.0.0.0");
 }
 
-function listenOnce(host: string, port: number): Promise<void> {
+function hold({ hostAddress, hostPort }: PortForward): Promise<Server> {
   return new Promise((resolve, reject) => {
     const server = createServer();
-    server.once("error", reject);
-    server.listen({ host, port, exclusive: true }, () => server.close(() => resolve()));
+    server.once("error", (error) => reject(portError(error, hostAddress, hostPort)));
+    server.listen({ host: hostAddress, port: hostPort, exclusive: true }, () => resolve(server));
   });
 }
 

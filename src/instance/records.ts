@@ -7,6 +7,7 @@ import type { Paths } from "../core/paths.ts";
 import { isAlive } from "../core/process-identity.ts";
 import { stagingName } from "../core/staging-name.ts";
 import { type InstanceRecord, InstanceRecordDocument, type InstanceStatus } from "./record.ts";
+import { whyDead } from "./why-dead.ts";
 
 export const RECORD = "instance.json";
 /** The instance's disk at /mnt/data. It outlives `stop`. */
@@ -17,13 +18,19 @@ export const DATA_DISK = "data.img";
  * only says that.
  */
 export function writeRecord(directory: string, record: InstanceRecord): void {
-  const temporary = join(dirname(directory), stagingName("record"));
+  writeUnsynced(directory, RECORD, record, 0o644);
+}
+
+/** Writes a document of an instance in the same way. */
+export function writeUnsynced(directory: string, file: string, document: { version: number }, mode: number): void {
+  const temporary = join(dirname(directory), stagingName(file));
+  const path = join(directory, file);
   try {
-    writeFileSync(temporary, renderDocument(record));
-    renameSync(temporary, join(directory, RECORD));
+    writeFileSync(temporary, renderDocument(document), { mode });
+    renameSync(temporary, path);
   } catch (error) {
     rmSync(temporary, { force: true });
-    throw fileError(error, join(directory, RECORD), "write");
+    throw fileError(error, path, "write");
   }
 }
 
@@ -36,12 +43,13 @@ export function instanceStatus(paths: Paths, name: InstanceName): InstanceStatus
   } catch (error) {
     return { name, state: "broken", reason: messageOf(error) };
   }
-  if (record) return { name, ...stateOf(record) };
+  if (record) return { name, ...stateOf(record, directory) };
   return existsSync(directory) ? { name, state: "broken", reason: `${directory} has no ${RECORD}` } : undefined;
 }
 
 function stateOf(
   record: InstanceRecord,
+  directory: string,
 ):
   | { state: "starting" | "running" | "paused" | "stopped"; record: InstanceRecord }
   | { state: "dead"; record: InstanceRecord; reason: string } {
@@ -51,11 +59,11 @@ function stateOf(
       return { state, record };
     case "starting":
       if (isAlive(record.starter)) return { state, record };
-      return { state: "dead", record, reason: "the mvmctl that started it was killed before it was ready" };
+      return { state: "dead", record, reason: whyDead(record, directory) };
     case "running":
     case "paused":
       if (record.process && isAlive(record.process)) return { state, record };
-      return { state: "dead", record, reason: "its hypervisor's process is gone" };
+      return { state: "dead", record, reason: whyDead(record, directory) };
     default:
       return state satisfies never;
   }

@@ -13,6 +13,7 @@ export interface RunRequest {
   readonly revision?: string;
   /** Made up if not given. */
   readonly name?: InstanceName;
+  /** A host port 0 is any that is free: the outcome names it. */
   readonly ports: readonly PortForward[];
   readonly volumes: readonly Volume[];
   readonly env: Readonly<Record<string, string>>;

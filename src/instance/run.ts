@@ -16,13 +16,15 @@ import { damageOf, readSnapshots } from "../template/snapshots.ts";
 import { templateNotFound } from "../template/store.ts";
 import type { VmSizes } from "../template/vm-config.ts";
 import { claimName } from "./claim-name.ts";
+import { keptDataDiskMiB } from "./data-disk.ts";
 import { endLeftoverVms } from "./leftover-vms.ts";
 import { madeUpName } from "./made-up-name.ts";
-import { requireFreePorts } from "./ports.ts";
+import { choosePorts } from "./ports.ts";
 import type { InstanceRecord } from "./record.ts";
 import { DATA_DISK, instanceStatus, writeRecord } from "./records.ts";
 import type { RunOutcome, RunRequest, Starting } from "./run-request.ts";
 import { planStart, type StartPlan } from "./start-plan.ts";
+import { writeStartSettings } from "./start-settings.ts";
 import { isIsolated, startVm } from "./start-vm.ts";
 import { startAndWake } from "./wake.ts";
 
@@ -32,28 +34,32 @@ const DISCARD_TIMEOUT_MS = 1500;
 /**
  * Starts an instance: restores it if a snapshot fits, boots it otherwise. A start that fails leaves nothing behind,
  * but the data disk of an earlier instance of that name.
- * @throws MvmError `TEMPLATE_NOT_FOUND`, `NOT_BUILT`, `INSTANCE_EXISTS`, `PORT_IN_USE`, `GUEST_UNHEALTHY`, `VM_DIED`, …
+ * @throws MvmError `TEMPLATE_NOT_FOUND`, `NOT_BUILT`, `INSTANCE_EXISTS`, `DATA_DISK_MISMATCH`, `PORT_IN_USE`, `GUEST_UNHEALTHY`, `VM_DIED`, …
  */
-export async function runInstance(ctx: Context, request: RunRequest): Promise<RunOutcome> {
+export async function runInstance(ctx: Context, asked: RunRequest): Promise<RunOutcome> {
   const started = monotonicMs();
   sweepStaging(ctx.paths.instances);
   endLeftoverVms(ctx.paths);
-  const revision = revisionToRun(ctx, request);
-  const driver = await chooseDriver(ctx, request.hypervisor, {
-    jail: request.jail === true,
+  const revision = revisionToRun(ctx, asked);
+  const driver = await chooseDriver(ctx, asked.hypervisor, {
+    jail: asked.jail === true,
   });
-  requireCapabilities(driver, request);
+  requireCapabilities(driver, asked);
   const host = await driver.probe(ctx.signal);
-  await requireFreePorts(request.ports);
+  const request = { ...asked, ports: await choosePorts(asked.ports) };
   const { spec } = revision.manifest;
+  const name = request.name ?? parseInstanceName(madeUpName());
+  const keptMiB = keptDataDiskMiB(ctx.paths.instance(name));
   const sizes: VmSizes = {
     cpus: request.cpus ?? spec.cpus,
     memMiB: request.memMiB ?? spec.memMiB,
-    dataDiskMiB: request.dataDiskMiB ?? spec.dataDiskMiB,
+    dataDiskMiB: request.dataDiskMiB ?? keptMiB ?? spec.dataDiskMiB,
   };
-  const name = request.name ?? parseInstanceName(madeUpName());
-  const keptDataDisk = existsSync(join(ctx.paths.instance(name), DATA_DISK));
-  const plan = await choosePlan(ctx, request, revision, { host, sizes, keptDataDisk });
+  if (request.dataDiskMiB === undefined && sizes.dataDiskMiB !== spec.dataDiskMiB) {
+    const own = `it goes on with its data disk of ${sizes.dataDiskMiB} MiB; the template's has ${spec.dataDiskMiB} MiB`;
+    ctx.report({ kind: "note", text: own });
+  }
+  const plan = await choosePlan(ctx, request, revision, { host, sizes, keptDataDisk: keptMiB !== undefined });
   const record: InstanceRecord = {
     version: 1,
     name,
@@ -65,7 +71,7 @@ export async function runInstance(ctx: Context, request: RunRequest): Promise<Ru
     start: plan.start,
     ...(plan.start === "booted" ? { coldBootReason: plan.reason } : {}),
     ...sizes,
-    ports: [...request.ports],
+    ports: request.ports,
     isolated: isIsolated(driver, request),
     createdAt: new Date().toISOString(),
   };
@@ -74,6 +80,7 @@ export async function runInstance(ctx: Context, request: RunRequest): Promise<Ru
   const starting = { ctx, request, revision, driver, plan, directory, record, started, sizes, ownsDisk };
   try {
     requireFittingDisk(starting);
+    writeStartSettings(directory, request);
     return await bringUp(starting);
   } catch (error) {
     await discard(starting);

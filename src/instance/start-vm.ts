@@ -1,13 +1,10 @@
-import { existsSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import type { Context } from "../core/context.ts";
-import { copySparse } from "../core/copy.ts";
 import type { Driver, SnapshotFiles, StartOptions, VmConfig, VmRef } from "../hypervisor/driver.ts";
 import type { StoredSnapshot } from "../template/snapshots.ts";
-import { type VmSizes, vmConfigOf } from "../template/vm-config.ts";
-import { DATA_DISK, writeRecord } from "./records.ts";
+import { vmConfigOf } from "../template/vm-config.ts";
+import { provideDataDisk } from "./data-disk.ts";
+import { writeRecord } from "./records.ts";
 import type { RunRequest, Starting } from "./run-request.ts";
-import type { StartPlan } from "./start-plan.ts";
 
 /** What is told while it starts, as in StartOptions. */
 type Moments = Pick<StartOptions, "onStarted" | "onLoaded">;
@@ -15,7 +12,7 @@ type Moments = Pick<StartOptions, "onStarted" | "onLoaded">;
 /** Restores or boots, as planned; the record then names the hypervisor's process. */
 export async function startVm(starting: Starting, moments: Moments = {}): Promise<VmRef> {
   const { ctx, plan, driver, directory, revision, sizes, request, record } = starting;
-  const dataDisk = await provideDataDisk(ctx, plan, directory, sizes);
+  const dataDisk = await provideDataDisk(ctx, plan, directory, sizes.dataDiskMiB);
   const config = vmConfigOf(revision, { directory, dataDisk, ports: request.ports }, sizes);
   const options = {
     dieWithParent: request.dieWithParent ?? false,
@@ -49,28 +46,4 @@ async function startIsolated(
 function snapshotFiles({ directory, snapshot }: StoredSnapshot): SnapshotFiles {
   const { vmstate, memory } = snapshot.files;
   return { vmstate: join(directory, vmstate.file), memory: join(directory, memory.file) };
-}
-
-/** The instance's own disk: kept from its earlier life, copied from the snapshot, or new. */
-async function provideDataDisk(
-  ctx: Context,
-  plan: StartPlan,
-  directory: string,
-  sizes: VmSizes,
-): Promise<string | undefined> {
-  const path = join(directory, DATA_DISK);
-  if (existsSync(path)) return path;
-  if (sizes.dataDiskMiB === 0) return undefined;
-  // Under its own name only when it is whole: a start that is killed on the way must not leave half a disk to the next.
-  const unfinished = `${path}.unfinished`;
-  rmSync(unfinished, { force: true });
-  const captured = plan.start === "restored" ? plan.snapshot.snapshot.files.dataDisk : undefined;
-  if (captured && plan.start === "restored")
-    await copySparse(join(plan.snapshot.directory, captured.file), unfinished, ctx.signal);
-  else {
-    const { createDataDisk } = await import("../host/data-disk.ts");
-    await createDataDisk(unfinished, sizes.dataDiskMiB, ctx.signal);
-  }
-  renameSync(unfinished, path);
-  return path;
 }

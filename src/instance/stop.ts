@@ -18,6 +18,8 @@ export interface StopOutcome {
   readonly name: InstanceName;
   /** `graceful`: the guest shut itself down. `killed`: it did not in time. `already`: it did not run. */
   readonly how: "graceful" | "killed" | "already";
+  /** Of a dead instance: why. It stays dead, so that this is not forgotten. */
+  readonly reason?: string;
 }
 
 /**
@@ -45,6 +47,7 @@ export async function stopInstance(
   if (status.state === "paused" && record.process) await driver.resume({ directory, process: record.process });
   const graceful = runs && (await shutDown(ctx, requireLive(ctx, name, ["running", "paused"]), options.timeoutMs));
   await driver.kill({ directory, process: record.process });
+  if (status.state === "dead") return { name, how: "already", reason: status.reason };
   const { process: _, ...ended } = record;
   writeRecord(directory, { ...ended, state: "stopped" });
   return { name, how: graceful ? "graceful" : runs || status.state === "starting" ? "killed" : "already" };

@@ -30,11 +30,15 @@ export function parseVolume(text: string, cwd: string): Volume {
     });
   }
   const hostPath = resolve(cwd, text.slice(0, colon));
-  if (!existsSync(hostPath) || !statSync(hostPath).isDirectory()) {
-    throw new MvmError("VOLUME_NOT_FOUND", `-v ${text}: ${hostPath} is not a directory`, {
-      hint: `make it: mkdir -p ${hostPath}`,
-    });
-  }
+  requireVolume(hostPath, text);
   // What is copied is what a link leads to, not the link.
   return { hostPath: realpathSync(hostPath), guestPath };
+}
+
+/** @throws MvmError `VOLUME_NOT_FOUND` */
+export function requireVolume(hostPath: string, volume: string): void {
+  if (existsSync(hostPath) && statSync(hostPath).isDirectory()) return;
+  throw new MvmError("VOLUME_NOT_FOUND", `-v ${volume}: ${hostPath} is not a directory`, {
+    hint: `make it: mkdir -p ${hostPath}`,
+  });
 }

@@ -77,9 +77,17 @@ export interface FlakeMetadata {
   readonly inputs: readonly string[];
 }
 
-/** Asks Nix what a flake is, and writes its flake.lock where one is missing. */
+/** Asks Nix what a flake is, and writes its flake.lock where one is missing. @throws MvmError `NIX_FAILED` */
 export async function flakeMetadata(flake: Flake, options: NixOptions): Promise<FlakeMetadata> {
-  const text = await nix(["flake", "metadata", "--json", flake.reference], options);
+  const ask = () => nix(["flake", "metadata", "--json", flake.reference], options);
+  const text = await ask().catch(async (error: unknown) => {
+    // A scaffold names the guest library where mvmctl is on the machine that it was written on. Locked, it is not looked for.
+    if (!(error instanceof MvmError) || !flake.directory) throw error;
+    await nix(["flake", "lock", ...LIBRARY_OVERRIDE, flake.reference], options).catch(() => {
+      throw error;
+    });
+    return await ask();
+  });
   const { url, path, resolved, locks } = v.parse(MetadataSchema, JSON.parse(text));
   const directory = flake.directory ?? join(path, resolved.dir);
   return { lockedUrl: url, directory, inputs: Object.keys(locks.nodes[locks.root]?.inputs ?? {}) };
@@ -87,10 +95,11 @@ export async function flakeMetadata(flake: Flake, options: NixOptions): Promise<
 
 /** The input through which a flake gets our guest library, by convention. */
 const LIBRARY_INPUT = "mvm";
+const LIBRARY_OVERRIDE = ["--override-input", LIBRARY_INPUT, `path:${GUEST_LIBRARY}`];
 
 /** Makes a flake use the guest library of this mvmctl, wherever its flake.lock found one. */
 export function libraryOverride(metadata: FlakeMetadata): string[] {
-  return metadata.inputs.includes(LIBRARY_INPUT) ? ["--override-input", LIBRARY_INPUT, `path:${GUEST_LIBRARY}`] : [];
+  return metadata.inputs.includes(LIBRARY_INPUT) ? LIBRARY_OVERRIDE : [];
 }
 
 const ChoiceSchema = v.object({

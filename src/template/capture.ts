@@ -34,7 +34,7 @@ const READ_ONLY = 0o444;
 /** Longer takes no more off a restore (docs/decisions/0010). */
 const SETTLE_MS = 200;
 const PREPARE_TIMEOUT_MS = 60_000;
-/** What a snapshot takes besides the memory: vmstate, logs. */
+/** What a snapshot takes besides memory and data disk: vmstate, logs. */
 const SPARE_BYTES = 16 * MiB;
 
 export interface CaptureRequest {
@@ -75,7 +75,9 @@ export async function captureSnapshot(ctx: Context, request: CaptureRequest): Pr
   }
   const identity = await driver.probe(ctx.signal);
   ensureDirectory(request.snapshotsDirectory);
-  requireSpace(request.snapshotsDirectory, revision.manifest.spec.memMiB * MiB + SPARE_BYTES, "a snapshot");
+  const { memMiB, dataDiskMiB } = revision.manifest.spec;
+  // Both are sparse, and the guest may fill them: a disk that is full on the way is an error that no guest gets over.
+  requireSpace(request.snapshotsDirectory, (memMiB + dataDiskMiB) * MiB + SPARE_BYTES, "a snapshot");
   using staging = makeStagingDirectory(request.snapshotsDirectory, "snapshot");
   const vmDirectory = join(staging.path, "vm");
   const files = join(staging.path, "files");

@@ -6,6 +6,7 @@ import { useDataDirectory } from "../../test/support/data-directory.ts";
 import { parseTemplateName } from "../core/names.ts";
 import { run } from "../core/process.ts";
 import { createTemplate, createTemplates, registerFromDirectory } from "./create.ts";
+import { initTemplate } from "./init.ts";
 import { TEMPLATE_DEFAULTS } from "./spec.ts";
 import { listTemplates, loadSpec } from "./store.ts";
 
@@ -127,13 +128,29 @@ test("several roles: a name that is taken at the last moment takes the others ba
 
 test("a fresh scaffold registers itself: the flake of the working directory, or of its subdirectory of that name", () => {
   using data = useDataDirectory();
-  const here = data.flake("scaffold");
+  const here = join(data.root, "scaffold");
+  initTemplate({ name: web, preset: "http", pkgs: "host", directory: here });
   assert.equal(registerFromDirectory(data.ctx, web, here)?.flake, here);
   assert.match(data.notes.join(), /registered web: .*scaffold, 2 CPUs, 1024 MiB/);
   assert.equal(registerFromDirectory(data.ctx, web, here), undefined, "it is registered already");
 
   const below = data.flake("scaffold/api");
   assert.equal(registerFromDirectory(data.ctx, parseTemplateName("api"), here)?.flake, below);
+  assert.equal(registerFromDirectory(data.ctx, parseTemplateName("own"), data.flake("own"))?.name, "own");
+});
+
+test("a flake of another name is not registered under a name that was mistyped", () => {
+  using data = useDataDirectory();
+  const here = join(data.root, "scaffold");
+  initTemplate({ name: web, preset: "http", pkgs: "host", directory: here });
+  const mistyped = (cwd: string) => () => registerFromDirectory(data.ctx, parseTemplateName("wbe"), cwd);
+  assert.throws(mistyped(here), {
+    code: "TEMPLATE_NOT_FOUND",
+    message: /no template 'wbe'/,
+    hint: /template build web; .*template create wbe --flake /,
+  });
+  assert.throws(mistyped(data.flake("by-hand")), { code: "TEMPLATE_NOT_FOUND", hint: /^to make it .*create wbe/ });
+  assert.deepEqual(listTemplates(data.paths), []);
 });
 
 test("where there is no flake, nothing is registered", () => {

@@ -1,9 +1,9 @@
 import { existsSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import type { Context } from "../core/context.ts";
 import { writeDocument } from "../core/documents.ts";
 import { MvmError } from "../core/errors.ts";
-import { renameUnlessTaken, syncDirectory } from "../core/files.ts";
+import { readTextIfThere, renameUnlessTaken, syncDirectory } from "../core/files.ts";
 import { parseLabel, parseTemplateName, type TemplateName } from "../core/names.ts";
 import type { Paths } from "../core/paths.ts";
 import { makeStagingDirectory, sweepStaging } from "../core/staging.ts";
@@ -75,12 +75,14 @@ function checkRoles(roles: readonly string[]): void {
 /**
  * Registers the flake of the working directory (or of its subdirectory NAME) with default settings, if no template has
  * that name: so a fresh scaffold is built without further ado. Undefined where nothing was registered.
+ * @throws MvmError `TEMPLATE_NOT_FOUND` for a flake of another name: what was typed is more likely a slip than a new template
  */
 export function registerFromDirectory(ctx: Context, name: TemplateName, cwd: string): TemplateSpec | undefined {
   if (existsSync(ctx.paths.template(name))) return undefined;
   // The directory of that name first: it is what `template init NAME` made, whatever else lies around it.
   const directory = [join(cwd, name), cwd].find((path) => existsSync(join(path, "flake.nix")));
   if (directory === undefined) return undefined;
+  requireName(directory, name);
   try {
     const spec = createTemplate(ctx, name, { ...TEMPLATE_DEFAULTS, flake: directory }, cwd);
     const { cpus, memMiB } = spec;
@@ -93,6 +95,24 @@ export function registerFromDirectory(ctx: Context, name: TemplateName, cwd: str
     if (error instanceof MvmError && error.code === "TEMPLATE_EXISTS") return undefined; // another build was faster
     throw error;
   }
+}
+
+/** As `template init` and the examples write it; any other flake goes by its directory's name. */
+const FLAKE_NAME = /^\s*name = "([a-z0-9._-]+)";/gm;
+
+function requireName(directory: string, name: TemplateName): void {
+  const text = readTextIfThere(join(directory, "flake.nix")) ?? "";
+  const names = [basename(directory), ...[...text.matchAll(FLAKE_NAME)].map((match) => match[1])];
+  if (names.includes(name)) return;
+  const [, named] = names;
+  const other = named === undefined ? "" : `build it under its own name: mvmctl template build ${named}; `;
+  throw new MvmError(
+    "TEMPLATE_NOT_FOUND",
+    `there is no template '${name}', and the flake.nix here is not called that`,
+    {
+      hint: `${other}to make it a template of this name: mvmctl template create ${name} --flake ${directory}`,
+    },
+  );
 }
 
 function newSpec(name: TemplateName, settings: TemplateSettings): TemplateSpec {

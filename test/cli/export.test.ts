@@ -187,6 +187,7 @@ describe("mvmctl export", () => {
       [["nomad", "--template", "w", "--data-dir", '/x"y'], "INVALID_SETTINGS"],
       [["kubernetes", "--template", "w", "--image", "a b"], "INVALID_SETTINGS"],
       [["systemd", "--template", "w", "--count", "9", "-p", "65530:1"], "INVALID_SETTINGS"],
+      [["systemd", "--template", "w", "-p", "80"], "INVALID_SETTINGS"],
       [["kubernetes", "--template", "w", "--isolate", "--no-kvm"], "INVALID_SETTINGS"],
     ] as const)
       await mvm.fails(["export", ...args, "-o", join(mvm.dataDir, "refused")], code);

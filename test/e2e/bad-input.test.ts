@@ -68,10 +68,18 @@ describe("what is typed wrong gets a clear answer, and nothing is lost", () => {
     }
   });
 
+  test("options of a snapshot that was not asked for", async () => {
+    for (const option of [
+      ["--hypervisor", "qemu"],
+      ["--timeout", "60"],
+    ] as const)
+      assert.match(await mvm.fails(["template", "build", "good", ...option], "USAGE"), /add --snapshot/);
+  });
+
   test("ports, volumes and variables that are none", async () => {
     const runs = (...more: string[]) => ["run", "--template", "good", ...more];
-    await mvm.fails(runs("-p", "80"), "INVALID_PORT");
-    await mvm.fails(runs("-p", "0:80"), "INVALID_PORT");
+    await mvm.fails(runs("-p", "80:"), "INVALID_PORT");
+    await mvm.fails(runs("-p", "80:0"), "INVALID_PORT");
     await mvm.fails(runs("-v", "relative"), "INVALID_VOLUME");
     await mvm.fails(runs("-v", "/no/such/directory:/mnt/config"), "VOLUME_NOT_FOUND");
     await mvm.fails(runs("--env", "novalue"), "USAGE");

@@ -30,6 +30,15 @@ describe("building, and what can go wrong", () => {
   });
   const writeFlake = (text: string) => writeFileSync(join(work, "flake.nix"), text);
 
+  test("a scaffold that was written on another machine builds here, and its flake.lock is written", async () => {
+    writeFlake(flake.replace(/"path:[^"]*"/, '"path:/opt/elsewhere/mvmctl/nix"'));
+    rmSync(join(work, "flake.lock"));
+    await mvm.ok(["template", "build", "web"]);
+    assert.match(readFileSync(join(work, "flake.lock"), "utf8"), /opt\/elsewhere/);
+    rmSync(join(work, "flake.lock"));
+    writeFlake(flake);
+  });
+
   test("a health check that never passes fails the snapshot, names itself, and leaves the revision and no VM", async () => {
     writeFlake(flake.replace(/healthHttp = "[^"]*"/, 'healthCmd = "echo the reason is here; exit 3"'));
     const text = await mvm.fails(["template", "build", "web", "--snapshot", "--timeout", "20"], "SNAPSHOT_FAILED");

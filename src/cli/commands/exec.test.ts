@@ -1,14 +1,20 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { splitCommand } from "./exec.ts";
+import { parsePage } from "../main.ts";
+import { page } from "./exec.ts";
 
-test("options may stand between the name and the command", () => {
-  assert.deepEqual(splitCommand(["-it", "--", "sh"], {}), {
-    argv: ["sh"],
-    options: { interactive: true, tty: true, env: [] },
-  });
-  assert.deepEqual(splitCommand(["-u", "bob", "-e", "B=2", "ls", "-l"], { tty: true, user: "al", env: ["A=1"] }), {
-    argv: ["ls", "-l"],
+const parse = (words: readonly string[]) => parsePage("exec", page, words);
+
+test("options may stand before the name, and between it and the command", () => {
+  const options = { interactive: true, tty: true };
+  for (const words of [
+    ["-it", "svc", "--", "sh"],
+    ["svc", "-it", "--", "sh"],
+    ["-i", "svc", "-t", "sh"],
+  ])
+    assert.deepEqual(parse(words), { args: ["svc", "sh"], options }, words.join(" "));
+  assert.deepEqual(parse(["-t", "-u", "al", "-e", "A=1", "svc", "-u", "bob", "-e", "B=2", "ls", "-l"]), {
+    args: ["svc", "ls", "-l"],
     options: { tty: true, user: "bob", env: ["A=1", "B=2"] },
   });
 });
@@ -16,24 +22,49 @@ test("options may stand between the name and the command", () => {
 test("what follows `--`, or a word that is no option, is the guest's", () => {
   const guests: [string[], string[]][] = [
     [
-      ["--", "-it", "--", "sh"],
+      ["svc", "--", "-it", "--", "sh"],
       ["-it", "--", "sh"],
     ],
     [
-      ["ls", "-t", "--", "x"],
+      ["svc", "ls", "-t", "--", "x"],
       ["ls", "-t", "--", "x"],
     ],
     [
-      ["-i", "--", "sh", "-i", "--", "-t"],
+      ["svc", "-i", "--", "sh", "-i", "--", "-t"],
       ["sh", "-i", "--", "-t"],
     ],
-    [["-i", "--", "-t"], ["-t"]],
+    [["svc", "-i", "--", "-t"], ["-t"]],
+    [["--", "svc", "-x"], ["-x"]],
+    [
+      ["-i", "--", "svc", "-t", "--help"],
+      ["-t", "--help"],
+    ],
+    [
+      ["svc", "ls", "--json"],
+      ["ls", "--json"],
+    ],
   ];
-  for (const [words, argv] of guests) assert.deepEqual(splitCommand(words, {}).argv, argv, words.join(" "));
+  for (const [words, command] of guests) {
+    const { args, options } = parse(words);
+    assert.deepEqual(args, ["svc", ...command], words.join(" "));
+    assert.equal(options["tty"], undefined, words.join(" "));
+  }
 });
 
-test("an option that there is not, and options without a command, are wrong usage", () => {
-  assert.throws(() => splitCommand(["-x", "--", "sh"], {}), { code: "commander.unknownOption" });
-  assert.throws(() => splitCommand(["-it"], {}), { code: "commander.missingArgument" });
-  assert.throws(() => splitCommand(["-it", "--"], {}), { code: "commander.missingArgument" });
+test("an option that there is not, and options without a command, are wrong usage; help is help anywhere before the command", () => {
+  for (const words of [
+    ["-x", "svc", "--", "sh"],
+    ["svc", "-x", "--", "sh"],
+  ])
+    assert.throws(() => parse(words), { code: "commander.unknownOption" }, words.join(" "));
+  for (const words of [["svc"], ["svc", "-it"], ["svc", "-it", "--"], ["--", "svc"]])
+    assert.throws(() => parse(words), { code: "commander.missingArgument" }, words.join(" "));
+  const { write } = process.stdout;
+  process.stdout.write = () => true;
+  try {
+    for (const words of [["--help"], ["svc", "-h"], ["svc", "-i", "--help"]])
+      assert.throws(() => parse(words), { code: "commander.helpDisplayed" }, words.join(" "));
+  } finally {
+    process.stdout.write = write;
+  }
 });

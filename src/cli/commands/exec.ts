@@ -1,18 +1,27 @@
-import { Command } from "commander";
+import type { Command } from "commander";
 import { parseInstanceName } from "../../core/names.ts";
 import { execInInstance } from "../../instance/exec.ts";
 import { UsageError } from "../errors.ts";
-import { collect, flag, listOption, type Options, type Page, textOption } from "../page.ts";
+import { collect, flag, listOption, type Page, textOption } from "../page.ts";
 import { useRawTerminal } from "../terminal.ts";
 
 export const page: Page = {
   summary: "Run a command in an instance",
   description: "The command's exit code is passed on.",
-  define: (command) => void defineCommand(command.argument("<name>")),
+  define: (command) =>
+    command
+      .argument("<name>")
+      .argument("<command...>", "after `--`")
+      .option("-i, --interactive", "pass standard input on")
+      .option("-t, --tty", "give the command a terminal")
+      .option("-u, --user <user>", "run as this user of the guest (default root)")
+      .option("-w, --workdir <path>", "run in this directory of the guest")
+      .option("-e, --env <key=value>", "an environment variable; may be repeated", collect)
+      .passThroughOptions(),
+  arrange,
   examples: ["mvmctl exec svc -- uname -a", "mvmctl exec -it svc -- sh"],
   json: false,
-  async run(cli, [text = "", ...words], before) {
-    const { argv, options } = splitCommand(words, before);
+  async run(cli, [text = "", ...argv], options) {
     const name = parseInstanceName(text);
     const interactive = flag(options, "interactive");
     const wantsTty = flag(options, "tty");
@@ -45,39 +54,23 @@ export const page: Page = {
   },
 };
 
-/** The command and its options, of which those before the name are `define`'s, and those after it `splitCommand`'s. */
-function defineCommand(command: Command): Command {
-  return command
-    .argument("<command...>", "after `--`")
-    .option("-i, --interactive", "pass standard input on")
-    .option("-t, --tty", "give the command a terminal")
-    .option("-u, --user <user>", "run as this user of the guest (default root)")
-    .option("-w, --workdir <path>", "run in this directory of the guest")
-    .option("-e, --env <key=value>", "an environment variable; may be repeated", collect)
-    .passThroughOptions();
+/**
+ * Options may also stand between the instance's name and the command, as in `exec svc -it -- sh`. From `--` or the first
+ * word that is none, every word is the guest's, even one that looks like an option.
+ */
+function arrange(words: readonly string[], newCommand: () => Command): string[] {
+  const [before, [name, ...after]] = splitOptions(words, newCommand());
+  if (name === undefined || before.at(-1) === "--") return [...words];
+  const [between, command] = splitOptions(after, newCommand());
+  if (between.at(-1) === "--") between.pop();
+  return [...before, ...between, "--", name, ...command];
 }
 
-/**
- * What follows the instance's name: options, as in `exec svc -it -- sh`, up to `--` or the first word that is none. From
- * there on every word is the guest's, even one that looks like an option. Exported for its test.
- * @param before the options before the name
- */
-export function splitCommand(words: readonly string[], before: Options): { argv: string[]; options: Options } {
-  if (words[0] === "--") return { argv: words.slice(1), options: before };
-  if (!words[0]?.startsWith("-")) return { argv: [...words], options: before };
-  // Commander read no option after the name, for the guest's sake: this is a command line of its own.
-  const command = defineCommand(new Command("mvmctl exec"))
-    .usage("[options] <name> <command...>")
-    .helpOption("-h, --help", "show this help")
-    .option("--json", "print errors as JSON")
-    .option("--debug", "show stack traces of errors")
-    .exitOverride()
-    .configureOutput({ writeErr: () => {} })
-    .action(() => {})
-    .parse([...words], { from: "user" });
-  const after = command.opts<Options>();
-  const env = [...listOption(before, "env"), ...listOption(after, "env")];
-  return { argv: command.args, options: { ...before, ...after, env } };
+/** The options that words begin with, up to `--` and with it, and what follows them: nothing behind an option that there is not. */
+function splitOptions(words: readonly string[], command: Command): [options: string[], rest: string[]] {
+  const { operands, unknown } = command.parseOptions([...words]);
+  const end = unknown.length > 0 ? words.length : words.length - operands.length;
+  return [words.slice(0, end), words.slice(end)];
 }
 
 function splitVariable(text: string): [string, string] {

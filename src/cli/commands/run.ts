@@ -1,5 +1,5 @@
 import { parseInstanceName, parseTemplateName, type TemplateName } from "../../core/names.ts";
-import { formatMs, parseCpus, parseDataDiskMiB, parseMemMiB } from "../../core/sizes.ts";
+import { parseCpus, parseDataDiskMiB, parseMemMiB } from "../../core/sizes.ts";
 import { parsePortForward } from "../../instance/ports.ts";
 import { runInstance } from "../../instance/run.ts";
 import type { RunOutcome, RunRequest } from "../../instance/run-request.ts";
@@ -8,9 +8,8 @@ import type { Cli } from "../cli.ts";
 import { UsageError } from "../errors.ts";
 import { collect, flag, listOption, type Options, type Page, textOption } from "../page.ts";
 import { parseSeconds } from "../seconds.ts";
+import { defineWaiting, describeStart, parseWaiting } from "../starting.ts";
 
-/** A cold boot under emulation takes seconds; a service may take longer to become healthy. */
-const DEFAULT_TIMEOUT_SECONDS = "180";
 const DEFAULT_STOP_TIMEOUT_SECONDS = "15";
 
 export const page: Page = {
@@ -20,32 +19,33 @@ export const page: Page = {
 A directory given with -v is copied into the guest at the start, through the agent: it is no mount, so a run with -v restores as
 fast as one without, and changes made later on either side do not reach the other. --env is for services: it restarts those that a
 snapshot had running, as nobody can change the environment of a running process.
---data-disk is a disk at /mnt/data of this instance's own: it begins as the snapshot had it, survives \`stop\`, and is picked up again by
-\`run --name\` of the same name, until \`rm\`.
+--data-disk is a disk at /mnt/data of this instance's own: it begins as the snapshot had it, survives \`stop\`, and is picked up again, in
+its size, by \`run --name\` of the same name and template, until \`rm\`.
 --foreground stays with the instance: what its services write goes to standard output, Ctrl+C or SIGTERM stops it as \`stop\` does, and the exit code is 0 when it was stopped
 or shut itself down, 1 when it died. The VM never outlives the command, not even one that is killed.`,
   define: (command) =>
-    command
-      .option("--template <name>", "the template to run")
-      .option("--flake <ref>", "build this flake and run it, in one go")
-      .option("--revision <id>", "another revision than the current one: the beginning of its id")
-      .option("--name <name>", "the instance's name (made up if not given)")
-      .option("-p, --publish <host:guest>", "reach a guest's TCP port; may be repeated", collect)
-      .option(
-        "-v, --volume <dir:path>",
-        "copy a directory into the guest, to /mnt/config, /mnt/secrets or any path; may be repeated",
-        collect,
-      )
-      .option("-e, --env <key=value>", "an environment variable for services and commands; may be repeated", collect)
-      .option("--cpus <n>", "other virtual CPUs than the template's: means a cold boot")
-      .option("--mem <MiB>", "other memory than the template's: means a cold boot")
-      .option("--data-disk <MiB>", "another data disk than the template's: means a cold boot")
-      .option("--cold", "boot even if a snapshot fits")
-      .option(
-        "--wait <moment>",
-        "return when `running` (the agent answered) or `healthy` (every check passed; the default)",
-      )
-      .option("--timeout <seconds>", `to become healthy (default ${DEFAULT_TIMEOUT_SECONDS})`)
+    void defineWaiting(
+      command
+        .option("--template <name>", "the template to run")
+        .option("--flake <ref>", "build this flake and run it, in one go")
+        .option("--revision <id>", "another revision than the current one: the beginning of its id")
+        .option("--name <name>", "the instance's name (made up if not given)")
+        .option(
+          "-p, --publish <host:guest>",
+          "reach a guest's TCP port: 8080:80, or 80 for any free host port; may be repeated",
+          collect,
+        )
+        .option(
+          "-v, --volume <dir:path>",
+          "copy a directory into the guest, to /mnt/config, /mnt/secrets or any path; may be repeated",
+          collect,
+        )
+        .option("-e, --env <key=value>", "an environment variable for services and commands; may be repeated", collect)
+        .option("--cpus <n>", "other virtual CPUs than the template's: means a cold boot")
+        .option("--mem <MiB>", "other memory than the template's: means a cold boot")
+        .option("--data-disk <MiB>", "another data disk than the template's: means a cold boot")
+        .option("--cold", "boot even if a snapshot fits"),
+    )
       .option("--hypervisor <name>", "instead of the best one of this machine")
       .option("--jail", "lock Firecracker up in its jailer: a user, a cgroup and a root of its own; needs root")
       .option(
@@ -98,7 +98,7 @@ async function stay(cli: Cli, request: RunRequest, stopTimeoutMs: number): Promi
       onStarted: (outcome) => {
         started = true;
         cli.settle();
-        cli.stderr.write(cli.json ? `${JSON.stringify(outcome)}\n` : summary(outcome));
+        cli.stderr.write(cli.json ? `${JSON.stringify(outcome)}\n` : describeStart(outcome));
       },
       write: (text) => void cli.stdout.write(text),
     });
@@ -116,9 +116,6 @@ function parseRequest(cli: Cli, options: Options) {
     const text = textOption(options, option);
     return text === undefined ? {} : ({ [key]: parse(text) } as { [P in K]: T });
   };
-  const waitFor = textOption(options, "wait") ?? "healthy";
-  if (waitFor !== "running" && waitFor !== "healthy")
-    throw new UsageError(`--wait '${waitFor}' is not known`, "choose running or healthy");
   return {
     ...given("revision", "revision", (text) => text),
     ...given("name", "name", parseInstanceName),
@@ -133,8 +130,7 @@ function parseRequest(cli: Cli, options: Options) {
     jail: flag(options, "jail"),
     isolate: flag(options, "isolate"),
     allow: listOption(options, "allow"),
-    waitFor,
-    timeoutMs: parseSeconds("--timeout", textOption(options, "timeout") ?? DEFAULT_TIMEOUT_SECONDS),
+    ...parseWaiting(options),
   } as const;
 }
 
@@ -163,17 +159,7 @@ async function templateToRun(cli: Cli, options: Options): Promise<TemplateName> 
   return template;
 }
 
-/** How it started, and where it is reached. */
-function summary({ name, start, coldBootReason, runningMs, healthyMs, ports, hypervisor }: RunOutcome): string {
-  const how = start === "restored" ? "restored from a snapshot" : `booted (${coldBootReason})`;
-  const healthy = healthyMs === undefined ? "" : `, healthy after ${formatMs(healthyMs)}`;
-  const forwards = ports
-    .map(({ hostAddress, hostPort, guestPort }) => `  ${hostAddress}:${hostPort} reaches port ${guestPort}\n`)
-    .join("");
-  return `${name}: ${how} on ${hypervisor.name} (${hypervisor.accelerator}); running after ${formatMs(runningMs)}${healthy}\n${forwards}`;
-}
-
 function describe(outcome: RunOutcome): string {
   const { name } = outcome;
-  return `${summary(outcome)}Next: mvmctl exec ${name} -- COMMAND, mvmctl logs ${name}, mvmctl stop ${name}\n`;
+  return `${describeStart(outcome)}Next: mvmctl exec ${name} -- COMMAND, mvmctl logs ${name}, mvmctl stop ${name}\n`;
 }

@@ -10,7 +10,7 @@ const DEFAULT_TIMEOUT_SECONDS = "15";
 export const page: Page = {
   summary: "Stop instances",
   description:
-    "Asks the guest to shut down, and ends it by force if it has not in time. The data disk stays until `rm`.",
+    "Asks the guest to shut down, and ends it by force if it has not in time. The data disk stays until `rm`, and `start` starts it again. A dead instance stays dead, with why.",
   define: (command) =>
     command
       .argument("[name...]")
@@ -22,17 +22,18 @@ export const page: Page = {
     const timeoutMs = parseSeconds("--timeout", textOption(options, "timeout") ?? DEFAULT_TIMEOUT_SECONDS);
     const all = flag(options, "all");
     if (all === names.length > 0) throw new UsageError("which instances to stop was not said", "give names, or --all");
-    const running = listInstances(cli).filter(({ state }) => state !== "stopped" && state !== "broken");
+    const running = listInstances(cli).filter(({ state }) => !["stopped", "dead", "broken"].includes(state));
     const chosen = (all ? running.map(({ name }) => name) : names).map(parseInstanceName);
     const outcomes: StopOutcome[] = [];
     for (const name of chosen) {
       cli.report({ kind: "step", text: `Stopping ${name}` });
       outcomes.push(await stopInstance(cli, name, { timeoutMs }));
     }
-    const words = { graceful: "stopped", killed: "ended by force", already: "did not run" };
-    cli.print(
-      outcomes,
-      () => outcomes.map(({ name, how }) => `${name}: ${words[how]}\n`).join("") || "Nothing runs.\n",
-    );
+    cli.print(outcomes, () => outcomes.map(describe).join("") || "Nothing runs.\n");
   },
 };
+
+function describe({ name, how, reason }: StopOutcome): string {
+  const words = { graceful: "stopped", killed: "ended by force", already: "did not run" };
+  return `${name}: ${words[how]}${reason === undefined ? "" : `: ${reason}`}\n`;
+}

@@ -4,10 +4,9 @@ import { chooseDriver } from "../../../hypervisor/choose.ts";
 import type { Driver } from "../../../hypervisor/driver.ts";
 import { type BuildOutcome, buildTemplate, type SnapshotOutcome } from "../../../template/build.ts";
 import { registerFromDirectory } from "../../../template/create.ts";
-
 import type { Cli } from "../../cli.ts";
-import { collect, flag, listOption, type Page, textOption } from "../../page.ts";
-
+import { UsageError } from "../../errors.ts";
+import { collect, flag, listOption, type Options, type Page, textOption } from "../../page.ts";
 import { parseSeconds } from "../../seconds.ts";
 
 /** Emulated guests take seconds to boot; a database that initialises itself takes longer. */
@@ -16,7 +15,7 @@ const DEFAULT_TIMEOUT_SECONDS = "180";
 export const page: Page = {
   summary: "Build a template, and snapshot it healthy",
   description:
-    "Builds the template's flake with Nix. With --snapshot, also boots a temporary VM, waits until every health check passes, and stores its memory and state beside the revision, for `run` to restore. A build whose flake, lock and settings are unchanged does nothing. A template that is not registered yet is, if its flake.nix is here.",
+    "Builds the template's flake with Nix. With --snapshot, also boots a temporary VM, waits until every health check passes, and stores its memory and state beside the revision, for `run` to restore. A build whose flake, lock and settings are unchanged does nothing. A template that is not registered yet is, if the flake.nix here is of its name.",
   define: (command) =>
     command
       .argument("<name>")
@@ -35,7 +34,8 @@ export const page: Page = {
     const name = parseTemplateName(text);
     const timeoutMs = parseSeconds("--timeout", textOption(options, "timeout") ?? DEFAULT_TIMEOUT_SECONDS);
     const builders = listOption(options, "builders");
-    await registerFromDirectory(cli, name, cli.cwd);
+    if (!flag(options, "snapshot")) for (const option of ["hypervisor", "timeout"]) requireAbsent(options, option);
+    registerFromDirectory(cli, name, cli.cwd);
     const wanted = textOption(options, "hypervisor");
     const outcome = await buildTemplate(cli, name, {
       force: flag(options, "force"),
@@ -45,6 +45,15 @@ export const page: Page = {
     cli.print(asData(outcome), () => describe(outcome));
   },
 };
+
+/** Options that say how to snapshot: without a snapshot they would do nothing. */
+function requireAbsent(options: Options, option: string): void {
+  if (textOption(options, option) === undefined) return;
+  throw new UsageError(
+    `--${option} is for the snapshot, and none was asked for`,
+    `add --snapshot, or leave --${option} out`,
+  );
+}
 
 /** The best one of this machine, or all that were named. */
 async function chooseDrivers(cli: Cli, wanted: string | undefined): Promise<Driver[]> {
