@@ -22,7 +22,7 @@ const ROUNDS = Number(values.rounds);
 const COLD_ROUNDS = Math.max(3, Math.round(ROUNDS / 4));
 const REPOSITORY = join(import.meta.dirname, "..");
 const work = mkdtempSync(join(tmpdir(), "mvm-bench-"));
-const LAUNCHER = unpackPackage(join(work, "package"));
+const { launcher: LAUNCHER, library: LIBRARY } = unpackPackage(join(work, "package"));
 const env = { ...process.env, NO_COLOR: "1", MVM_DATA_DIR: join(work, "data") };
 const paths = resolvePaths(env);
 const template = parseTemplateName("hello");
@@ -97,7 +97,7 @@ async function sixteenAtOnce(): Promise<Verdict[]> {
     grown = (await allocated(paths.dataDir)) - before;
     await mvmctl("rm", "--force", ...names);
     times.library.push(
-      await timeProcess(process.execPath, [join(import.meta.dirname, "start-many.ts"), template, "m"], env),
+      await timeProcess(process.execPath, [join(import.meta.dirname, "start-many.ts"), LIBRARY, template, "m"], env),
     );
     await mvmctl("rm", "--force", ...names);
   }

@@ -1,8 +1,10 @@
-/** Starts COUNT instances of TEMPLATE, WIDTH at a time, as a program that uses the library does. */
-import { createContext, parseInstanceName, parseTemplateName, runInstance } from "../src/index.ts";
+/** Starts COUNT instances of TEMPLATE, WIDTH at a time, as a program that uses the published LIBRARY does. */
 import { timeAll } from "./measure.ts";
 
-const [template = "", prefix = "", count = "16", width = "4"] = process.argv.slice(2);
+const [library = "", template = "", prefix = "", count = "16", width = "4"] = process.argv.slice(2);
+const { createContext, parseInstanceName, parseTemplateName, runInstance } = (await import(
+  library
+)) as typeof import("../src/index.ts");
 const ctx = createContext();
 await timeAll(Number(count), Number(width), (index) =>
   runInstance(ctx, {

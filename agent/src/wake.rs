@@ -13,6 +13,7 @@ use std::time::Duration;
 use base64::prelude::{Engine, BASE64_STANDARD};
 use serde::Deserialize;
 
+use crate::api::put_archive;
 use crate::app::{App, Phase};
 use crate::cgroup;
 use crate::console;
@@ -33,6 +34,15 @@ pub struct Wake {
     role: Option<String>,
     env: BTreeMap<String, String>,
     network: Option<NetworkChange>,
+    volumes: Vec<Volume>,
+}
+
+/// Files that are there when services run on.
+#[derive(Debug, Deserialize)]
+struct Volume {
+    path: String,
+    /// An archive in base64.
+    tar: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -78,8 +88,11 @@ pub async fn wake_up(app: &Rc<App>, request: Wake) -> io::Result<Awake> {
 
 /// Sets whatever must differ between two clones, and returns the new generation. No service runs on before `resume`.
 fn become_another(app: &Rc<App>, wake: Wake) -> io::Result<u64> {
+    for Volume { path, tar } in &wake.volumes {
+        put_archive(app, path, &decode(tar)?)?;
+    }
     if let Some(entropy) = &wake.entropy {
-        add_entropy(&BASE64_STANDARD.decode(entropy).map_err(io::Error::other)?)?;
+        add_entropy(&decode(entropy)?)?;
     }
     if let Some(time) = &wake.time_ns {
         set_clock(time.parse().map_err(io::Error::other)?)?;
@@ -131,6 +144,10 @@ async fn resume(app: &Rc<App>) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+fn decode(base64: &str) -> io::Result<Vec<u8>> {
+    BASE64_STANDARD.decode(base64).map_err(io::Error::other)
 }
 
 /// RNDADDENTROPY and RNDRESEEDCRNG of random(4): credits the bytes, and makes the generator use them now.

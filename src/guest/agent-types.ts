@@ -55,4 +55,6 @@ export interface WakeRequest {
   readonly role: string;
   readonly env: Readonly<Record<string, string>>;
   readonly network?: { readonly mac: string };
+  /** Directories of the guest, and the archives (in base64) that are unpacked there. */
+  readonly volumes?: readonly { readonly path: string; readonly tar: string }[];
 }

@@ -20,7 +20,7 @@ import { after, test } from "node:test";
 import { extract, type Header, pack } from "tar-stream";
 import { answerJson, useFakeAgent } from "../../test/support/fake-agent.ts";
 import { AgentClient } from "./agent-client.ts";
-import { getFiles, putFiles } from "./files.ts";
+import { getFiles, packDirectory, putFiles } from "./files.ts";
 
 const root = mkdtempSync(join(tmpdir(), "mvm-guest-files-"));
 after(() => rmSync(root, { recursive: true }));
@@ -74,6 +74,26 @@ test("a directory is sent with its modes and links; a host's devices and sockets
     ["empty file", "644", ""],
     ["start symlink", "", "bin/run"],
   ]);
+});
+
+test("a small directory is packed; of a larger one that is known without reading all of it", async () => {
+  const source = fresh();
+  writeFileSync(join(source, "app.conf"), "a=1");
+  const archive = await packDirectory(source, 10_000);
+  const names: string[] = [];
+  const reader = extract();
+  reader.end(archive);
+  for await (const entry of reader) {
+    names.push(entry.header.name);
+    entry.resume();
+  }
+  assert.deepEqual(names, ["app.conf"]);
+
+  mkdirSync(join(source, "many"));
+  for (let count = 0; count < 30; count++) writeFileSync(join(source, "many", `${count}`), "");
+  assert.equal(await packDirectory(source, 10_000), undefined);
+  writeFileSync(join(source, "a large one"), Buffer.alloc(1024 * 1024));
+  assert.equal(await packDirectory(source, 10_000), undefined);
 });
 
 test("the agent's refusal is what is told, not the broken pipe that follows it", async () => {

@@ -1,3 +1,4 @@
+import { once } from "node:events";
 import { createReadStream, createWriteStream, lstatSync, symlinkSync, unlinkSync } from "node:fs";
 import { chmod, lstat, mkdir, open, readdir, readlink } from "node:fs/promises";
 import { basename, dirname, join, normalize, relative, resolve, sep } from "node:path";
@@ -41,6 +42,31 @@ export async function putFiles(
   options.signal?.throwIfAborted();
   if (packing.status === "rejected") throw packing.reason;
   if (answer.status === "rejected") throw answer.reason;
+}
+
+/** A host directory as an archive, if that is no longer than `maxBytes`. */
+export async function packDirectory(
+  hostPath: string,
+  maxBytes: number,
+  signal?: AbortSignal,
+): Promise<Buffer | undefined> {
+  const archive = pack();
+  const pieces: Buffer[] = [];
+  let bytes = 0;
+  archive.on("data", (piece) => {
+    pieces.push(piece as Buffer);
+    bytes += (piece as Buffer).length;
+    if (bytes > maxBytes) archive.destroy();
+  });
+  const ended = once(archive, "close");
+  try {
+    await addTree(archive, hostPath, "", signal);
+    archive.finalize();
+  } catch (error) {
+    if (bytes <= maxBytes) throw error;
+  }
+  await ended;
+  return bytes > maxBytes ? undefined : Buffer.concat(pieces);
 }
 
 async function addTree(archive: Pack, hostPath: string, name: string, signal?: AbortSignal): Promise<void> {

@@ -42,7 +42,7 @@ export async function wakeByGreeting(
   if (word === "REFUSED") {
     await stream[Symbol.asyncDispose]();
     throw new MvmError("AGENT_FAILED", `the guest's agent refused to wake the guest: ${why.join(" ")}`, {
-      hint: "the image's postRestore hooks run then: see whether one of them fails",
+      hint: "a volume that can't be put where -v says, or a postRestore hook of the image that fails, is why",
     });
   }
   const settled = readUntil(stream.socket, new RegExp(`HEALTH ${nonce} (healthy|failed)\\n`)).then((end) => {

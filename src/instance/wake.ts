@@ -12,6 +12,8 @@ import type { Volume } from "./volumes.ts";
 
 /** A greeting may wait for the hypervisor to load: a tenth of a second, and ten times that where many are started at once. */
 const REPEAT_AFTER_MS = 1000;
+/** More than a greeting carries. */
+const MAX_PACKED_BYTES = 100_000;
 /** A guest that is not healthy by then is asked what is missing. */
 const SOON_MS = 2000;
 
@@ -36,7 +38,7 @@ type EarlyOptions = Pick<OpenOptions, "signal" | "repeatAfterMs" | "greetAfter">
  * @throws MvmError as Driver.restore and boot, AgentClient.open and wakeByGreeting
  */
 export async function startAndWake(starting: Starting, deadlineMs: number): Promise<AwakeGuest> {
-  const { plan, driver, directory, request } = starting;
+  const { ctx, plan, driver, directory, request } = starting;
   if (plan.start === "booted") return await wakeByClient(starting, await boot(starting, deadlineMs), deadlineMs);
   const endpoint = driver.agentEndpoint(directory);
   const connect = (vm: VmRef, early: EarlyOptions = {}) => openClient(starting, vm, deadlineMs, early);
@@ -45,17 +47,14 @@ export async function startAndWake(starting: Starting, deadlineMs: number): Prom
     const vm = await startVm(starting);
     return await wakeByClient(starting, { vm, client: await connect(vm) }, deadlineMs);
   }
-  const { fitsGreeting, wakeByGreeting } = await import("../guest/wake-greeting.ts");
-  if (request.volumes.length > 0 || !fitsGreeting(identityOf(starting))) {
-    const { vm, reached } = await startAndReach(starting, connect);
-    return await wakeByClient(starting, { vm, client: reached }, deadlineMs);
-  }
-  const { vm, reached } = await startAndReach(starting, (vm, early) =>
-    wakeByGreeting(endpoint.sockets, () => identityOf(starting), {
-      ...openOptions(starting, vm, deadlineMs),
-      ...early,
-    }),
-  );
+  const { vm, reached } = await startAndReach(starting, async (vm, early) => {
+    const { fitsGreeting, wakeByGreeting } = await import("../guest/wake-greeting.ts");
+    const volumes = await packVolumes(request.volumes, ctx.signal);
+    const wake = () => ({ ...identityOf(starting), ...(volumes?.length ? { volumes } : {}) });
+    if (!volumes || !fitsGreeting(wake())) return await connect(vm, early);
+    return await wakeByGreeting(endpoint.sockets, wake, { ...openOptions(starting, vm, deadlineMs), ...early });
+  });
+  if (!("settled" in reached)) return await wakeByClient(starting, { vm, client: reached }, deadlineMs);
   return {
     vm,
     healthy: async () => {
@@ -66,6 +65,21 @@ export async function startAndWake(starting: Starting, deadlineMs: number): Prom
     },
     [Symbol.asyncDispose]: () => reached[Symbol.asyncDispose](),
   };
+}
+
+/** Small directories go along with the greeting: config and secrets mostly are. Undefined if these are too large for that. */
+async function packVolumes(
+  volumes: readonly Volume[],
+  signal: AbortSignal,
+): Promise<WakeRequest["volumes"] | undefined> {
+  const packed = [];
+  for (const { hostPath, guestPath } of volumes) {
+    const { packDirectory } = await import("../guest/files.ts");
+    const archive = await packDirectory(hostPath, MAX_PACKED_BYTES, signal);
+    if (!archive) return undefined;
+    packed.push({ path: guestPath, tar: archive.toString("base64") });
+  }
+  return packed;
 }
 
 async function boot(starting: Starting, deadlineMs: number): Promise<Contact> {

@@ -91,6 +91,30 @@ describe("clones of one snapshot", () => {
     await mvm.ok(["rm", "--force", "volumes"]);
   });
 
+  test("-v delivers as much as a directory holds, and says where it can't", async () => {
+    mkdirSync(join(work, "large"));
+    const content = "0123456789abcdef".repeat(20_000);
+    writeFileSync(join(work, "large", "data"), content);
+    await start(mvm, "python-web", "large", ["-v", `${work}/large:/srv/large`]);
+    assert.equal(await shell(mvm, "large", "cat /srv/large/data"), content);
+    await mvm.ok(["rm", "--force", "large"]);
+
+    mkdirSync(join(work, "small"));
+    writeFileSync(join(work, "small", "data"), "");
+    const refused = await mvm.run([
+      "run",
+      "--template",
+      "python-web",
+      "--name",
+      "small",
+      "-v",
+      `${work}/small:/etc/hostname/x`,
+    ]);
+    assert.equal(refused.exitCode, 1);
+    assert.match(refused.stderr, /refused.*Not a directory[\s\S]*hint: .*-v/);
+    assert.equal((await mvm.ok(["ls", "--json"])).includes("small"), false);
+  });
+
   test("other sizes than the snapshot's mean a cold boot, which says so", async () => {
     const started = await start(mvm, "python-web", "larger", ["--mem", "320", "--cpus", "1"]);
     assert.equal(started.start, "booted");

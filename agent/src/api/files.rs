@@ -130,6 +130,14 @@ pub async fn put(
     reply.json(&json!({ "files": counts.files, "bytes": counts.bytes }))
 }
 
+/// Unpacks a small archive, as a PUT does a large one.
+pub fn put_archive(app: &App, directory: &str, archive: &[u8]) -> io::Result<()> {
+    Target::from_query(app, &Query::of("path", directory))
+        .map_err(|error| io::Error::other(error.message))?
+        .unpack(archive)
+        .map(|_| ())
+}
+
 /// A reader of what the client sends.
 struct Incoming {
     pieces: mpsc::Receiver<io::Result<Bytes>>,

@@ -27,6 +27,7 @@ use crate::init::uptime_ms;
 use crate::lifecycle;
 use crate::prepare::prepare;
 use crate::wake::wake_up;
+pub use files::put_archive;
 use query::Query;
 use reply::{ApiError, Reply};
 

@@ -13,6 +13,10 @@ impl Query {
         Self(pairs.collect())
     }
 
+    pub fn of(key: &str, value: &str) -> Self {
+        Self(HashMap::from([(key.into(), value.into())]))
+    }
+
     pub fn text(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(String::as_str)
     }
