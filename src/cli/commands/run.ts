@@ -17,7 +17,7 @@ export const page: Page = {
   description: `Restores the template's snapshot if one fits this machine, and boots otherwise, saying why. Returns when the guest is healthy.
 
 A directory given with -v is copied into the guest at the start, through the agent: it is no mount, so a run with -v restores as
-fast as one without, and changes made later on either side do not reach the other. --env is for services: it restarts those that a
+fast as one without but for the copying, and changes made later on either side do not reach the other. --env is for services: it restarts those that a
 snapshot had running, as nobody can change the environment of a running process.
 --data-disk is a disk at /mnt/data of this instance's own: it begins as the snapshot had it, survives \`stop\`, and is picked up again, in
 its size, by \`run --name\` of the same name and template, until \`rm\`.
