@@ -1,0 +1,62 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { test } from "node:test";
+import { useDataDirectory } from "../../test/support/data-directory.ts";
+import { makeTemplate, pullRequest, pushRequest } from "../../test/support/registry.ts";
+import { alterRecord, makeKey, useWorld, web } from "../../test/support/registry-world.ts";
+import { writeDocument } from "../core/documents.ts";
+import { BuildRecordDocument } from "../template/revision.ts";
+import { readRevision } from "../template/revisions.ts";
+import { loadSpec } from "../template/store.ts";
+import { pullTemplate } from "./pull.ts";
+import { pushTemplate } from "./push.ts";
+import type { SigningKey } from "./signatures.ts";
+
+test("who trusts certain keys refuses a record whose flake was altered after it was signed", async () => {
+  using world = useWorld();
+  const { alice, bob, store } = world;
+  const { id } = makeTemplate(alice.paths, "web");
+  const key = makeKey(alice);
+  const trusting = pullRequest("web", { trustedKeys: [key.publicKey] });
+  await pushTemplate(alice.ctx, store, pushRequest("web", { signingKey: key }));
+  alterRecord(world, id, { flake: "github:evil/rootkit" });
+  await assert.rejects(pullTemplate(bob.ctx, store, trusting), { code: "UNTRUSTED" });
+  alterRecord(world, id, { flake: undefined });
+  await assert.rejects(pullTemplate(bob.ctx, store, trusting), { code: "UNTRUSTED" });
+  // Pushing it again puts the flake right, whoever altered it.
+  alterRecord(world, id, { flake: "github:evil/rootkit" });
+  await pushTemplate(alice.ctx, store, pushRequest("web", { signingKey: key }));
+  alterRecord(world, id, { builtAt: "2036-01-01T00:00:00.000Z" });
+  await pullTemplate(bob.ctx, store, trusting);
+  assert.equal(loadSpec(bob.paths, web).flake, "github:somebody/something");
+  assert.equal(
+    readRevision(bob.paths, web, id).build?.builtAt,
+    "2026-01-02T03:04:05.000Z",
+    "the tag's, which is signed",
+  );
+});
+
+test("a push of the same revision from another flake keeps the first one's signature, and does not sign its flake", async () => {
+  using world = useWorld();
+  using carol = useDataDirectory();
+  const { alice, bob, store } = world;
+  const [first, second] = [makeKey(alice), makeKey(bob)];
+  makeTemplate(alice.paths, "web");
+  const { id, directory } = makeTemplate(bob.paths, "web");
+  const elsewhere = { builtAt: "2026-01-05T00:00:00.000Z", flake: "github:another/one" };
+  writeDocument(BuildRecordDocument, join(directory, "build.json"), elsewhere);
+  await pushTemplate(alice.ctx, store, pushRequest("web", { signingKey: first }));
+  await pushTemplate(bob.ctx, store, pushRequest("web", { signingKey: second }));
+  const what = { revision: id };
+  const spec = async (key: SigningKey) => {
+    using puller = useDataDirectory();
+    await pullTemplate(puller.ctx, store, pullRequest("web", { what, trustedKeys: [key.publicKey] }));
+    return loadSpec(puller.paths, web).flake;
+  };
+  assert.equal(await spec(first), "github:somebody/something");
+  assert.equal(await spec(second), "registry:web");
+  // What stands for a flake that is not known here is not pushed as one, nor does it take the place of the signed one.
+  await pullTemplate(carol.ctx, store, pullRequest("web", { trustedKeys: [second.publicKey] }));
+  await pushTemplate(carol.ctx, store, pushRequest("web", { signingKey: makeKey(carol) }));
+  assert.equal(await spec(first), "github:somebody/something");
+});
