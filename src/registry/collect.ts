@@ -4,7 +4,8 @@ import { MvmError } from "../core/errors.ts";
 import { forEachParallel } from "../core/parallel.ts";
 import { BLOBS, COLLECTIONS, PUSHES, parseTemplateKey, TEMPLATES } from "./keys.ts";
 import { readAnyRecord } from "./known-chunks.ts";
-import { MAX_RECORD_BYTES, parsePushRecord, renderRecord } from "./records.ts";
+import { MAX_RECORD_BYTES } from "./record-limits.ts";
+import { parsePushRecord, renderRecord } from "./records.ts";
 import { type ObjectInfo, type Store, takeBack } from "./store.ts";
 
 export interface CollectRequest {

@@ -3,10 +3,10 @@ import { MvmError } from "../core/errors.ts";
 import type { TemplateName } from "../core/names.ts";
 import { forEachParallel } from "../core/parallel.ts";
 import { blobKey, PUSHES, parseTemplateKey, TEMPLATES } from "./keys.ts";
+import { MAX_RECORD_BYTES } from "./record-limits.ts";
 import {
   type ContentRecord,
   isDamagedRecord,
-  MAX_RECORD_BYTES,
   parsePushRecord,
   parseRevisionRecord,
   parseSnapshotRecord,

@@ -102,7 +102,7 @@ async function trustedRevision(
   trustedKeys: readonly string[],
 ): Promise<RemoteRevision> {
   const remote = await readRemoteRevision(ctx, store, name, id);
-  requireTrustedContent(remote.record, trustedKeys, `revision ${id.slice(0, 12)} of ${name}`);
+  requireTrustedContent(remote.record, trustedKeys);
   if (trustedKeys.length === 0 || isFlakeSigned(remote.record, ({ key }) => trustedKeys.includes(key))) return remote;
   const { flake: _, ...record } = remote.record;
   return { ...remote, record };
@@ -115,7 +115,7 @@ async function trustedSnapshots(
   trustedKeys: readonly string[],
 ): Promise<RemoteSnapshot[]> {
   const snapshots = await readRemoteSnapshots(ctx, store, remote);
-  for (const { record } of snapshots) requireTrustedContent(record, trustedKeys, `the snapshot ${record.key}`);
+  for (const { record } of snapshots) requireTrustedContent(record, trustedKeys);
   return snapshots;
 }
 

@@ -3,8 +3,12 @@ import type { Context } from "../core/context.ts";
 import type { TemplateName } from "../core/names.ts";
 import { COLLECTIONS, PUSHES } from "./keys.ts";
 import { type ChunkPlace, forgetMissingBlobs, type KnownChunks } from "./known-chunks.ts";
-import { MAX_RECORD_BYTES, type PushRecord, parseCollectionRecord, renderRecord } from "./records.ts";
+import { MAX_RECORD_BYTES } from "./record-limits.ts";
+import { type PushRecord, parseCollectionRecord, renderRecord } from "./records.ts";
 import type { Store } from "./store.ts";
+
+/** A collection has to be able to read the journal: of a larger push, what follows is sent anew if it is broken off. */
+const MAX_NOTED_CHUNKS = 100_000;
 
 /**
  * A push's own object in the registry while it is under way. It does two things: it keeps a collection from deleting blobs
@@ -44,7 +48,8 @@ export class PushJournal {
    */
   async announce(blob: string, chunks: ReadonlyMap<string, ChunkPlace>): Promise<boolean> {
     const index = this.#record.blobs.push(blob) - 1;
-    for (const [sha256, { offset, length }] of chunks) this.#record.chunks.push([sha256, index, offset, length]);
+    if (this.#record.chunks.length + chunks.size <= MAX_NOTED_CHUNKS)
+      for (const [sha256, { offset, length }] of chunks) this.#record.chunks.push([sha256, index, offset, length]);
     await this.#write();
     return !(await blobsToBeDeleted(this.#ctx, this.#store)).has(blob);
   }

@@ -4,8 +4,10 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { makeTemplate, pullRequest, pushRequest } from "../../test/support/registry.ts";
 import { useWorld, web, wrap } from "../../test/support/registry-world.ts";
-import { CHUNK_BYTES } from "../core/chunks.ts";
+import { CHUNK_BYTES, indexFile } from "../core/chunks.ts";
 import { allocatedBytes } from "../core/disk-usage.ts";
+import { writeChunkIndex } from "../template/chunk-index.ts";
+import { readSnapshots } from "../template/snapshots.ts";
 import { templateInfo } from "../template/store.ts";
 import { listRemoteTemplates } from "./catalogue.ts";
 import { pullTemplate } from "./pull.ts";
@@ -148,4 +150,21 @@ test("a push that was broken off leaves the tag, and the next one sends only wha
   assert.deepEqual(await listRemoteTemplates(alice.ctx, store), []);
   const again = await pushTemplate(alice.ctx, store, pushRequest("web"));
   assert.equal(again.totals.new, 0);
+});
+
+test("what is too large for a record is refused before anything is sent", async () => {
+  using world = useWorld();
+  const { alice, bob, store } = world;
+  const { snapshot } = makeTemplate(alice.paths, "web");
+  const { size, sha256 } = readSnapshots(join(snapshot, ".."))[0]!.snapshot.files.memory;
+  const state = await indexFile(join(snapshot, "vmstate.bin"));
+  const chunks = Array.from({ length: 200_000 }, (_, index) => index.toString(16).padStart(64, "0"));
+  writeChunkIndex(snapshot, { "vmstate.bin": state, "mem.bin": { size, sha256, chunks } });
+  await assert.rejects(pushTemplate(alice.ctx, store, pushRequest("web")), {
+    code: "RECORD_TOO_LARGE",
+    message: /the snapshot/,
+  });
+  for await (const { key } of store.list("v1/", alice.ctx.signal)) assert.fail(`${key} was written`);
+  await pushTemplate(alice.ctx, store, pushRequest("web", { snapshots: false }));
+  assert.deepEqual((await pullTemplate(bob.ctx, store, pullRequest("web"))).snapshots, []);
 });

@@ -13,13 +13,20 @@ import { damageOf, filesOf, readSnapshots, type StoredSnapshot } from "../templa
 import { loadSpec, withTemplateLock } from "../template/store.ts";
 import { BlobWriter } from "./blob-writer.ts";
 import { LEVELS } from "./frames.ts";
-import { revisionKey, snapshotRecordKey } from "./keys.ts";
 import { findKnownChunks, type KnownChunks } from "./known-chunks.ts";
 import { flakeOfRegistry } from "./publish-pulled.ts";
-import { countFiles, describeFiles, type FilesToPush, pushNewChunks } from "./push-files.ts";
+import {
+  countFiles,
+  describeFiles,
+  type FilesToPush,
+  PLACE_TO_COME,
+  type PlaceOf,
+  pushNewChunks,
+} from "./push-files.ts";
 import { PushJournal } from "./push-journal.ts";
 import { putContentRecord } from "./put-record.ts";
-import type { ContentRecord, TagRecord } from "./records.ts";
+import { requireReadable } from "./record-limits.ts";
+import { type ContentRecord, renderRecord, type TagRecord, titleOf } from "./records.ts";
 import { type SigningKey, signText, tagToSign } from "./signatures.ts";
 import type { Store } from "./store.ts";
 import { moveTag, readTag, refuseRollback } from "./tags.ts";
@@ -55,7 +62,7 @@ const LOCK_WAIT_MS = 60 * 60 * 1000;
 /**
  * Sends a revision and its snapshots to a registry: the chunks it does not have, then the records, then the tag. Killed at
  * any moment, it leaves the tag as it was, and the next push sends only what is missing.
- * @throws MvmError `NOT_BUILT`, `REVISION_NOT_FOUND`, `TAG_ROLLBACK`, `TAG_MOVED`, `ARTIFACT_DAMAGED`, `REGISTRY_…`
+ * @throws MvmError `NOT_BUILT`, `REVISION_NOT_FOUND`, `RECORD_TOO_LARGE`, `TAG_ROLLBACK`, `TAG_MOVED`, `ARTIFACT_DAMAGED`, `REGISTRY_…`
  */
 export async function pushTemplate(ctx: Context, store: Store, request: PushRequest): Promise<PushOutcome> {
   loadSpec(ctx.paths, request.template);
@@ -75,20 +82,18 @@ async function pushLocked(ctx: Context, store: Store, request: PushRequest): Pro
   const snapshots = request.snapshots ? await snapshotsToPush(ctx, name, revision) : [];
   const image = await filesOfImage(ctx, revision);
   const memories = await Promise.all(snapshots.map((snapshot) => filesOfSnapshot(ctx, snapshot)));
+  const records = (placeOf: PlaceOf) => [
+    revisionRecord(revision, builtAt, describeFiles(image, placeOf)),
+    ...snapshots.map((one, index) => snapshotRecord(revision, one, describeFiles(memories[index]!, placeOf))),
+  ];
+  // Before hours of sending, and not only when they are written.
+  for (const record of records((sha256) => known.get(sha256) ?? PLACE_TO_COME))
+    requireReadable(renderRecord(record), titleOf(record));
+
   const totals = noTotals();
   await sendContent(ctx, store, name, { parts: [image, ...memories], known, totals }, async () => {
-    await putContentRecord(
-      ctx,
-      store,
-      revisionKey(name, revision.id),
-      revisionRecord(revision, builtAt, image, known),
-      request.signingKey,
-    );
-    for (const [index, snapshot] of snapshots.entries()) {
-      const record = snapshotRecord(revision, snapshot, memories[index]!, known);
-      const key = snapshotRecordKey(name, revision.id, snapshot.key);
-      await putContentRecord(ctx, store, key, record, request.signingKey);
-    }
+    for (const record of records((sha256) => known.get(sha256)!))
+      await putContentRecord(ctx, store, record, request.signingKey);
     const record = signTag(tagRecord(name, tag, revision.id, builtAt), request);
     await moveTag(ctx, store, found, record, request.conditionalWrites);
   });
@@ -169,11 +174,12 @@ async function filesIn(
   return { directory, digests, index, level };
 }
 
+type RecordedFiles = ReturnType<typeof describeFiles>;
+
 function revisionRecord(
   { id, directory, manifest, build }: StoredRevision,
   builtAt: string,
-  image: FilesToPush,
-  known: KnownChunks,
+  content: RecordedFiles,
 ): ContentRecord {
   const flake = build?.flake;
   return {
@@ -187,7 +193,7 @@ function revisionRecord(
     ...(flake && !flake.startsWith("/") && flake !== flakeOfRegistry(manifest.template) ? { flake } : {}),
     document: readFileSync(join(directory, "manifest.json"), "utf8"),
     chunkBytes: CHUNK_BYTES,
-    ...describeFiles(image, known),
+    ...content,
     signatures: [],
   };
 }
@@ -195,8 +201,7 @@ function revisionRecord(
 function snapshotRecord(
   { id, manifest }: StoredRevision,
   { key, directory }: StoredSnapshot,
-  files: FilesToPush,
-  known: KnownChunks,
+  content: RecordedFiles,
 ): ContentRecord {
   return {
     version: 1,
@@ -207,7 +212,7 @@ function snapshotRecord(
     key,
     document: readFileSync(join(directory, "snapshot.json"), "utf8"),
     chunkBytes: CHUNK_BYTES,
-    ...describeFiles(files, known),
+    ...content,
     signatures: [],
   };
 }

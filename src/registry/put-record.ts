@@ -1,14 +1,8 @@
 import type { Context } from "../core/context.ts";
-import type { RevisionId, TemplateName } from "../core/names.ts";
-import { parseTemplateKey } from "./keys.ts";
-import {
-  type ContentRecord,
-  isDamagedRecord,
-  MAX_RECORD_BYTES,
-  parseRevisionRecord,
-  parseSnapshotRecord,
-  renderRecord,
-} from "./records.ts";
+import { recordKey } from "./keys.ts";
+import { readAnyRecord } from "./known-chunks.ts";
+import { requireReadable } from "./record-limits.ts";
+import { type ContentRecord, isDamagedRecord, renderRecord, titleOf } from "./records.ts";
 import { addSignature, contentToSign, flakeToSign, isFlakeSigned, type SigningKey, signText } from "./signatures.ts";
 import type { Store } from "./store.ts";
 
@@ -19,14 +13,16 @@ import type { Store } from "./store.ts";
 export async function putContentRecord(
   ctx: Context,
   store: Store,
-  key: string,
   record: ContentRecord,
   signingKey: SigningKey | undefined,
 ): Promise<void> {
-  const earlier = await readEarlier(ctx, store, key, record);
+  const key = recordKey(record);
+  const earlier = await readEarlier(ctx, store, key);
   const merged = signed(earlier ? mergedWith(earlier, record, signingKey) : record, record, signingKey);
-  if (earlier && renderRecord(earlier).equals(renderRecord(merged))) return;
-  await store.put(key, renderRecord(merged), {}, ctx.signal);
+  const bytes = renderRecord(merged);
+  if (earlier && renderRecord(earlier).equals(bytes)) return;
+  requireReadable(bytes, titleOf(record));
+  await store.put(key, bytes, {}, ctx.signal);
 }
 
 function mergedWith(earlier: ContentRecord, record: ContentRecord, signingKey: SigningKey | undefined): ContentRecord {
@@ -48,19 +44,9 @@ function signed(merged: ContentRecord, ours: ContentRecord, signingKey: SigningK
   return { ...merged, signatures: addSignature(merged.signatures, signText(text, signingKey)) };
 }
 
-async function readEarlier(
-  ctx: Context,
-  store: Store,
-  key: string,
-  { template, revision }: ContentRecord,
-): Promise<ContentRecord | undefined> {
-  const parsed = parseTemplateKey(key);
+async function readEarlier(ctx: Context, store: Store, key: string): Promise<ContentRecord | undefined> {
   try {
-    const object = await store.get(key, MAX_RECORD_BYTES, ctx.signal);
-    if (!object) return undefined;
-    return parsed?.kind === "snapshot"
-      ? parseSnapshotRecord(object.bytes, { template, revision }, parsed.key, key).record
-      : parseRevisionRecord(object.bytes, template as TemplateName, revision as RevisionId, key).record;
+    return await readAnyRecord(ctx, store, key);
   } catch (error) {
     // A damaged record is what a push mends; one of a newer mvmctl is not ours to replace.
     if (isDamagedRecord(error)) return undefined;

@@ -3,13 +3,8 @@ import { MvmError } from "../core/errors.ts";
 import { type RevisionId, shortRevision, type TemplateName } from "../core/names.ts";
 import { forEachParallel } from "../core/parallel.ts";
 import { parseTemplateKey, revisionKey, revisionsOf, snapshotsOf } from "./keys.ts";
-import {
-  MAX_RECORD_BYTES,
-  parseRevisionRecord,
-  parseSnapshotRecord,
-  type RemoteRevision,
-  type RemoteSnapshot,
-} from "./records.ts";
+import { MAX_RECORD_BYTES } from "./record-limits.ts";
+import { parseRevisionRecord, parseSnapshotRecord, type RemoteRevision, type RemoteSnapshot } from "./records.ts";
 import type { Store } from "./store.ts";
 
 /** @throws MvmError `REGISTRY_REVISION_NOT_FOUND`, `REGISTRY_CORRUPT`, `NEWER_VERSION` */

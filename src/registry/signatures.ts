@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { sha256 } from "../core/digests.ts";
 import { fileError, MvmError } from "../core/errors.ts";
 import { writeFileAtomic } from "../core/files.ts";
-import type { ContentRecord, Signature, TagRecord } from "./records.ts";
+import { type ContentRecord, type Signature, type TagRecord, titleOf } from "./records.ts";
 
 /**
  * Ed25519 (RFC 8032) over one canonical text: what is signed is a list of facts, a line each, and no JSON, so that there
@@ -114,9 +114,9 @@ export function isFlakeSigned(record: ContentRecord, counts: (signature: Signatu
  * Does nothing where no keys are trusted. A signature may be over the content alone: the flake is then nobody's word.
  * @throws MvmError `UNTRUSTED` unless one of the trusted keys signed the record, with its flake or without
  */
-export function requireTrustedContent(record: ContentRecord, trusted: readonly string[], what: string): void {
+export function requireTrustedContent(record: ContentRecord, trusted: readonly string[]): void {
   if (isFlakeSigned(record, ({ key }) => trusted.includes(key))) return;
-  requireTrusted(contentToSign(record), record.signatures, trusted, what);
+  requireTrusted(contentToSign(record), record.signatures, trusted, titleOf(record));
 }
 
 /**

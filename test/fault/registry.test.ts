@@ -81,6 +81,16 @@ describe("a registry that is wrong, and commands that are killed", () => {
     await nothingPublished();
   });
 
+  test("a record with millions of entries, or nested without end, is refused in little memory", async () => {
+    const good = readFileSync(record(), "utf8");
+    for (const costly of ["1,".repeat(8_000_000), "[".repeat(8_000_000)]) {
+      writeFileSync(record(), good.replace('"files":[', `"files":[${costly}`));
+      const env = { NODE_OPTIONS: "--max-old-space-size=64" };
+      await bob.fails(["template", "pull", "web"], "REGISTRY_CORRUPT", { env });
+    }
+    await nothingPublished();
+  });
+
   test("a record that is not what it should be is refused, with the way to mend it", async () => {
     writeFileSync(record(), readFileSync(record(), "utf8").replace("rootfs.erofs", "../../root.erofs"));
     assert.match(await bob.fails(["template", "pull", "web"], "REGISTRY_CORRUPT"), /push the template again/);
