@@ -1,12 +1,13 @@
-import { randomUUID } from "node:crypto";
 import type { Context } from "../core/context.ts";
 import { MvmError } from "../core/errors.ts";
 import { forEachParallel } from "../core/parallel.ts";
+import { CollectionNote } from "./collection-note.ts";
 import { BLOBS, COLLECTIONS, PUSHES, parseTemplateKey, TEMPLATES } from "./keys.ts";
 import { readAnyRecord } from "./known-chunks.ts";
+import { ABANDONED_NOTE_MS } from "./note-age.ts";
 import { MAX_RECORD_BYTES } from "./record-limits.ts";
-import { parsePushRecord, renderRecord } from "./records.ts";
-import { type ObjectInfo, type Store, takeBack } from "./store.ts";
+import { parsePushRecord } from "./records.ts";
+import type { ObjectInfo, Store } from "./store.ts";
 
 export interface CollectRequest {
   /** Only say what would be removed. */
@@ -24,52 +25,71 @@ export interface CollectOutcome {
 }
 
 const PARALLEL = 4;
-/** A push writes its journal anew with each blob that arrives; one that did not for so long is dead, whatever the grace time is. */
-const DEAD_PUSH_MS = 60 * 60 * 1000;
+/** As many as a note has room for; the next collection removes the others. */
+const MAX_DOOMED = 200_000;
 
 /**
  * Mark and sweep: removes blobs that no record names, and what broken-off pushes left, once they are old enough. Safe
  * beside a push: see PushJournal.
- * @throws MvmError `REGISTRY_CORRUPT` when a record can't be read: then nothing is removed, for its blobs are not known
+ * @throws MvmError `REGISTRY_CORRUPT` when a record can't be read: then nothing is removed, for its blobs are not known;
+ *   `COLLECTION_LAPSED`
  */
 export async function collectGarbage(
   ctx: Context,
   store: Store,
   { dryRun, graceMs }: CollectRequest,
 ): Promise<CollectOutcome> {
-  const own = `${COLLECTIONS}${randomUUID()}.json`;
-  // The store's clock tells how old objects are, not ours.
-  await store.put(own, renderRecord({ version: 1, kind: "collection", blobs: [] }), {}, ctx.signal);
-  const now = (await store.head(own, ctx.signal))?.modifiedMs ?? Date.now();
-  try {
-    const isOld = ({ modifiedMs }: ObjectInfo) => now - modifiedMs >= graceMs;
-    const isDead = ({ modifiedMs }: ObjectInfo) => now - modifiedMs >= Math.max(graceMs, DEAD_PUSH_MS);
-    const deadPushes = (await listAll(ctx, store, PUSHES)).filter(isDead);
-    const blobs = await listAll(ctx, store, BLOBS);
-    const live = await liveBlobs(ctx, store, isDead);
-    const doomed = blobs.filter((blob) => isOld(blob) && !live.has(digestOf(blob)));
-    const outcome = {
-      removed: [...doomed, ...deadPushes].map(({ key }) => key),
-      bytes: doomed.reduce((sum, { size }) => sum + size, 0),
-      kept: blobs.length - doomed.length,
-      dryRun,
-    };
-    if (dryRun || outcome.removed.length === 0) return outcome;
-    // From here on a push that begins will not rely on these; one that began before is seen now.
-    const intent = { version: 1, kind: "collection", blobs: doomed.map(digestOf) };
-    await store.put(own, renderRecord(intent), {}, ctx.signal);
-    const stillLive = await liveBlobs(ctx, store, isDead);
-    const sweep = doomed.filter((blob) => !stillLive.has(digestOf(blob)));
-    await forEachParallel([...sweep, ...deadPushes], PARALLEL, ({ key }) => store.delete(key, ctx.signal));
-    await removeOldCollections(ctx, store, isOld, own);
-    return {
-      ...outcome,
-      removed: [...sweep, ...deadPushes].map(({ key }) => key),
-      bytes: sweep.reduce((sum, { size }) => sum + size, 0),
-    };
-  } finally {
-    await takeBack(store, own);
-  }
+  await using note = await CollectionNote.open(ctx, store);
+  const now = await note.storeTime();
+  const isOld = ({ modifiedMs }: ObjectInfo) => now - modifiedMs >= graceMs;
+  const isAbandoned = ({ modifiedMs }: ObjectInfo) => now - modifiedMs >= Math.max(graceMs, ABANDONED_NOTE_MS);
+  const marking = { ctx, store, note, isAbandoned };
+
+  const blobs = await listAll(ctx, store, BLOBS);
+  const first = await markLive(marking);
+  const doomed = blobs.filter((blob) => isOld(blob) && !first.live.has(digestOf(blob))).slice(0, MAX_DOOMED);
+  const found = outcomeOf(blobs, doomed, first.deadPushes);
+  if (dryRun) return { ...found, dryRun };
+  const outcome = found.removed.length > 0 ? await sweep(marking, blobs, doomed) : found;
+  const others = (await listAll(ctx, store, COLLECTIONS)).filter(({ key }) => key !== note.key);
+  for (const other of others.filter(isAbandoned)) await deleteAbandoned(marking, other);
+  return { ...outcome, dryRun };
+}
+
+/** Removes what is doomed, if nobody turns out to use it now that everybody can know. */
+async function sweep(marking: Marking, blobs: readonly ObjectInfo[], doomed: readonly ObjectInfo[]): Promise<Removed> {
+  const { ctx, store, note } = marking;
+  await note.announce(doomed.map(digestOf));
+  // A push that began before that is seen now, and so is one that woke up.
+  const { live, deadPushes } = await markLive(marking);
+  const unused = doomed.filter((blob) => !live.has(digestOf(blob)));
+  await forEachParallel(unused, PARALLEL, async ({ key }) => {
+    await note.requireHeld();
+    await store.delete(key, ctx.signal);
+  });
+  for (const push of deadPushes) await deleteAbandoned(marking, push);
+  return outcomeOf(blobs, unused, deadPushes);
+}
+
+type Removed = Omit<CollectOutcome, "dryRun">;
+
+function outcomeOf(
+  blobs: readonly ObjectInfo[],
+  doomed: readonly ObjectInfo[],
+  deadPushes: readonly ObjectInfo[],
+): Removed {
+  return {
+    removed: [...doomed, ...deadPushes].map(({ key }) => key),
+    bytes: doomed.reduce((sum, { size }) => sum + size, 0),
+    kept: blobs.length - doomed.length,
+  };
+}
+
+interface Marking {
+  readonly ctx: Context;
+  readonly store: Store;
+  readonly note: CollectionNote;
+  readonly isAbandoned: (note: ObjectInfo) => boolean;
 }
 
 const digestOf = ({ key }: ObjectInfo) => key.slice(BLOBS.length);
@@ -81,13 +101,19 @@ async function listAll(ctx: Context, store: Store, prefix: string): Promise<Obje
 }
 
 /**
- * Blobs that a push which is not dead relies on, or a record names. Pushes are asked first: one that ends in between has
- * written its records by then.
+ * Blobs that a push which is not dead relies on, or a record names; and the pushes that are dead now. Pushes are asked first:
+ * one that ends in between has written its records by then.
  */
-async function liveBlobs(ctx: Context, store: Store, isDead: (object: ObjectInfo) => boolean): Promise<Set<string>> {
+async function markLive({
+  ctx,
+  store,
+  note,
+  isAbandoned,
+}: Marking): Promise<{ live: ReadonlySet<string>; deadPushes: readonly ObjectInfo[] }> {
   const live = new Set<string>();
-  for (const push of await listAll(ctx, store, PUSHES)) {
-    if (isDead(push)) continue;
+  const pushes = await listAll(ctx, store, PUSHES);
+  for (const push of pushes) {
+    if (isAbandoned(push)) continue;
     const object = await store.get(push.key, MAX_RECORD_BYTES, ctx.signal);
     for (const blob of object ? parsePushRecord(object.bytes, push.key).blobs : []) live.add(blob);
   }
@@ -96,21 +122,17 @@ async function liveBlobs(ctx: Context, store: Store, isDead: (object: ObjectInfo
     return parsed && parsed.kind !== "tag";
   });
   await forEachParallel(records, PARALLEL, async ({ key }) => {
+    await note.requireHeld();
     const record = await readAnyRecord(ctx, store, key);
     for (const blob of record?.blobs ?? []) live.add(blob);
   });
-  return live;
+  return { live, deadPushes: pushes.filter(isAbandoned) };
 }
 
-/** What collections that were killed left. */
-async function removeOldCollections(
-  ctx: Context,
-  store: Store,
-  isOld: (object: ObjectInfo) => boolean,
-  own: string,
-): Promise<void> {
-  for (const object of await listAll(ctx, store, COLLECTIONS))
-    if (object.key !== own && isOld(object)) await store.delete(object.key, ctx.signal);
+/** Removes the note of a push or a collection that is gone, unless it came back and wrote it anew. */
+async function deleteAbandoned({ ctx, store, isAbandoned }: Marking, { key }: ObjectInfo): Promise<void> {
+  const info = await store.head(key, ctx.signal);
+  if (info && isAbandoned(info)) await store.delete(key, ctx.signal);
 }
 
 /** `24h`, `30m`, `7d`, `0`: as milliseconds. @throws MvmError `INVALID_DURATION` */

@@ -1,12 +1,16 @@
 import { randomUUID } from "node:crypto";
 import type { Context } from "../core/context.ts";
+import { MvmError } from "../core/errors.ts";
 import type { TemplateName } from "../core/names.ts";
-import { COLLECTIONS, PUSHES } from "./keys.ts";
+import { forEachParallel } from "../core/parallel.ts";
+import { blobKey, COLLECTIONS, PUSHES } from "./keys.ts";
 import { type ChunkPlace, forgetMissingBlobs, type KnownChunks } from "./known-chunks.ts";
+import { ageFromNow, RELIABLE_NOTE_MS } from "./note-age.ts";
 import { MAX_RECORD_BYTES } from "./record-limits.ts";
 import { type PushRecord, parseCollectionRecord, renderRecord } from "./records.ts";
 import type { Store } from "./store.ts";
 
+const PARALLEL = 8;
 /** A collection has to be able to read the journal: of a larger push, what follows is sent anew if it is broken off. */
 const MAX_NOTED_CHUNKS = 100_000;
 
@@ -16,7 +20,8 @@ const MAX_NOTED_CHUNKS = 100_000;
  * was killed sends only what is missing.
  *
  * A push first writes which blobs it relies on and then looks for collections; a collection first writes which blobs it will
- * delete and then looks for pushes. So whichever way they meet, one sees the other.
+ * delete and then looks for pushes. So whichever way they meet, one sees the other. A journal that was not written for an hour is
+ * dead for a collection; so a push that may have slept for long looks again before it writes what names the blobs, and after.
  */
 export class PushJournal {
   readonly #ctx: Context;
@@ -24,6 +29,9 @@ export class PushJournal {
   readonly #key = `${PUSHES}${randomUUID()}.json`;
   readonly #record: PushRecord;
   #writing: Promise<unknown> = Promise.resolve();
+  #age = ageFromNow();
+  /** Whether there was a time in which a collection may have taken this push for dead. */
+  #lapsed = false;
 
   private constructor(ctx: Context, store: Store, record: PushRecord) {
     this.#ctx = ctx;
@@ -54,6 +62,21 @@ export class PushJournal {
     return !(await blobsToBeDeleted(this.#ctx, this.#store)).has(blob);
   }
 
+  /**
+   * To be asked before each record is written, and before the tag is moved: whether the blobs that the records name are there
+   * to stay. Costs nothing while the push goes on; one that was held up asks for each of them.
+   * @throws MvmError `PUSH_LAPSED`
+   */
+  async requireHeld(blobs: ReadonlySet<string>): Promise<void> {
+    if (!this.#lapsed && this.#age() < RELIABLE_NOTE_MS) return;
+    await this.#write();
+    this.#lapsed = false;
+    const doomed = await blobsToBeDeleted(this.#ctx, this.#store);
+    await forEachParallel(blobs, PARALLEL, async (blob) => {
+      if (doomed.has(blob) || !(await this.#store.head(blobKey(blob), this.#ctx.signal))) throw lapsed(blobKey(blob));
+    });
+  }
+
   /** Ends a push whose records are written. */
   async close(): Promise<void> {
     await this.#store.delete(this.#key, this.#ctx.signal);
@@ -61,10 +84,23 @@ export class PushJournal {
 
   /** One at a time, so that the last one written is the newest. */
   #write(): Promise<unknown> {
-    const write = () => this.#store.put(this.#key, renderRecord(this.#record), {}, this.#ctx.signal);
+    const write = async () => {
+      this.#lapsed ||= this.#age() > RELIABLE_NOTE_MS;
+      const age = ageFromNow();
+      await this.#store.put(this.#key, renderRecord(this.#record), {}, this.#ctx.signal);
+      this.#age = age;
+    };
     this.#writing = this.#writing.then(write);
     return this.#writing;
   }
+}
+
+function lapsed(blob: string): MvmError {
+  return new MvmError(
+    "PUSH_LAPSED",
+    `this push was held up for so long that a collection of garbage removed what it relies on: ${blob}`,
+    { hint: "push again: what is still there is not sent again" },
+  );
 }
 
 async function blobsToBeDeleted(ctx: Context, store: Store): Promise<Set<string>> {

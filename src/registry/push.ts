@@ -62,7 +62,7 @@ const LOCK_WAIT_MS = 60 * 60 * 1000;
 /**
  * Sends a revision and its snapshots to a registry: the chunks it does not have, then the records, then the tag. Killed at
  * any moment, it leaves the tag as it was, and the next push sends only what is missing.
- * @throws MvmError `NOT_BUILT`, `REVISION_NOT_FOUND`, `RECORD_TOO_LARGE`, `TAG_ROLLBACK`, `TAG_MOVED`, `ARTIFACT_DAMAGED`, `REGISTRY_…`
+ * @throws MvmError `NOT_BUILT`, `REVISION_NOT_FOUND`, `RECORD_TOO_LARGE`, `TAG_ROLLBACK`, `TAG_MOVED`, `PUSH_LAPSED`, `ARTIFACT_DAMAGED`, `REGISTRY_…`
  */
 export async function pushTemplate(ctx: Context, store: Store, request: PushRequest): Promise<PushOutcome> {
   loadSpec(ctx.paths, request.template);
@@ -91,9 +91,14 @@ async function pushLocked(ctx: Context, store: Store, request: PushRequest): Pro
     requireReadable(renderRecord(record), titleOf(record));
 
   const totals = noTotals();
-  await sendContent(ctx, store, name, { parts: [image, ...memories], known, totals }, async () => {
-    for (const record of records((sha256) => known.get(sha256)!))
+  await sendContent(ctx, store, name, { parts: [image, ...memories], known, totals }, async (journal) => {
+    const written = records((sha256) => known.get(sha256)!);
+    const blobs = new Set(written.flatMap((record) => record.blobs));
+    for (const record of written) {
+      await journal.requireHeld(blobs);
       await putContentRecord(ctx, store, record, request.signingKey);
+    }
+    await journal.requireHeld(blobs);
     const record = signTag(tagRecord(name, tag, revision.id, builtAt), request);
     await moveTag(ctx, store, found, record, request.conditionalWrites);
   });
@@ -113,7 +118,7 @@ async function sendContent(
   store: Store,
   name: TemplateName,
   { parts, known, totals }: { parts: readonly FilesToPush[]; known: KnownChunks; totals: TransferTotals },
-  publish: () => Promise<void>,
+  publish: (journal: PushJournal) => Promise<void>,
 ): Promise<void> {
   const journal = await PushJournal.open(ctx, store, name, known);
   countFiles(parts, known, totals);
@@ -122,7 +127,7 @@ async function sendContent(
   const writer = new BlobWriter(ctx, store, (blob, chunks) => journal.announce(blob, chunks));
   for (const part of parts) await pushNewChunks(ctx, part, known, writer, totals, onProgress);
   await writer.finish();
-  await publish();
+  await publish(journal);
   await journal.close();
 }
 
