@@ -29,7 +29,7 @@ import { requireReadable } from "./record-limits.ts";
 import { type ContentRecord, renderRecord, type TagRecord, titleOf } from "./records.ts";
 import { type SigningKey, signText, tagToSign } from "./signatures.ts";
 import type { Store } from "./store.ts";
-import { moveTag, readTag, refuseRollback } from "./tags.ts";
+import { isSigned, moveTag, readTag, refuseRollback, refuseUnsigned } from "./tags.ts";
 import { noTotals, type TransferTotals, transferProgress } from "./transfer.ts";
 
 export interface PushRequest {
@@ -40,6 +40,8 @@ export interface PushRequest {
   /** Also the revision's snapshots. */
   readonly snapshots: boolean;
   readonly signingKey?: SigningKey;
+  /** Let a signed tag lose its signature. Ignored with a key. */
+  readonly allowUnsigned: boolean;
   /** Let the tag go back to an older build. */
   readonly allowRollback: boolean;
   /** Whether the store keeps If-Match and If-None-Match. */
@@ -62,7 +64,7 @@ const LOCK_WAIT_MS = 60 * 60 * 1000;
 /**
  * Sends a revision and its snapshots to a registry: the chunks it does not have, then the records, then the tag. Killed at
  * any moment, it leaves the tag as it was, and the next push sends only what is missing.
- * @throws MvmError `NOT_BUILT`, `REVISION_NOT_FOUND`, `RECORD_TOO_LARGE`, `TAG_ROLLBACK`, `TAG_MOVED`, `PUSH_LAPSED`, `ARTIFACT_DAMAGED`, `REGISTRY_…`
+ * @throws MvmError `NOT_BUILT`, `REVISION_NOT_FOUND`, `RECORD_TOO_LARGE`, `TAG_ROLLBACK`, `TAG_SIGNED`, `TAG_MOVED`, `PUSH_LAPSED`, `ARTIFACT_DAMAGED`, `REGISTRY_…`
  */
 export async function pushTemplate(ctx: Context, store: Store, request: PushRequest): Promise<PushOutcome> {
   loadSpec(ctx.paths, request.template);
@@ -77,6 +79,7 @@ async function pushLocked(ctx: Context, store: Store, request: PushRequest): Pro
   ctx.report({ kind: "step", text: `Looking at ${store.description}` });
   const builtAt = revision.build?.builtAt ?? new Date(0).toISOString();
   const [found, known] = await Promise.all([readTag(ctx, store, name, tag), findKnownChunks(ctx, store, name)]);
+  if (!request.signingKey && !request.allowUnsigned) refuseUnsigned(found?.record);
   if (!request.allowRollback) refuseRollback(tag, found?.record, { revision: revision.id, builtAt });
 
   const snapshots = request.snapshots ? await snapshotsToPush(ctx, name, revision) : [];
@@ -99,6 +102,8 @@ async function pushLocked(ctx: Context, store: Store, request: PushRequest): Pro
       await putContentRecord(ctx, store, record, request.signingKey);
     }
     await journal.requireHeld(blobs);
+    // A tag that is signed and names this revision already is better than one that is not.
+    if (!request.signingKey && isSigned(found?.record) && found?.record.revision === revision.id) return;
     const record = signTag(tagRecord(name, tag, revision.id, builtAt), request);
     await moveTag(ctx, store, found, record, request.conditionalWrites);
   });

@@ -60,3 +60,21 @@ test("a push of the same revision from another flake keeps the first one's signa
   await pushTemplate(carol.ctx, store, pushRequest("web", { signingKey: makeKey(carol) }));
   assert.equal(await spec(first), "github:somebody/something");
 });
+
+test("a push without a key does not take a tag's signature away, unless that is said", async () => {
+  using world = useWorld();
+  const { alice, bob, store } = world;
+  makeTemplate(alice.paths, "web");
+  const key = makeKey(alice);
+  const trusting = pullRequest("web", { trustedKeys: [key.publicKey] });
+  await pushTemplate(alice.ctx, store, pushRequest("web", { signingKey: key }));
+  const { id } = makeTemplate(alice.paths, "web", { change: "1", builtAt: "2026-01-03T00:00:00.000Z" });
+  await assert.rejects(pushTemplate(alice.ctx, store, pushRequest("web")), { code: "TAG_SIGNED", hint: /--unsigned/ });
+  await pullTemplate(bob.ctx, store, trusting);
+  await pushTemplate(alice.ctx, store, pushRequest("web", { allowUnsigned: true }));
+  await assert.rejects(pullTemplate(bob.ctx, store, trusting), { code: "UNTRUSTED" });
+  await pushTemplate(alice.ctx, store, pushRequest("web", { signingKey: key }));
+  // What is there is said again: the tag stays as it is, with its signature.
+  await pushTemplate(alice.ctx, store, pushRequest("web", { allowUnsigned: true }));
+  assert.equal((await pullTemplate(bob.ctx, store, trusting)).revision, id);
+});
