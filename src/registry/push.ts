@@ -26,7 +26,7 @@ import {
 import { PushJournal } from "./push-journal.ts";
 import { putContentRecord } from "./put-record.ts";
 import { requireReadable } from "./record-limits.ts";
-import { type ContentRecord, renderRecord, type TagRecord, titleOf } from "./records.ts";
+import { type ContentRecord, renderRecord, type TagRecord, titleOf, UNKNOWN_TIME } from "./records.ts";
 import { type SigningKey, signText, tagToSign } from "./signatures.ts";
 import type { Store } from "./store.ts";
 import { isSigned, moveTag, readTag, refuseRollback, refuseUnsigned } from "./tags.ts";
@@ -77,7 +77,7 @@ async function pushLocked(ctx: Context, store: Store, request: PushRequest): Pro
   const { template: name, tag } = request;
   const revision = revisionToPush(ctx, request);
   ctx.report({ kind: "step", text: `Looking at ${store.description}` });
-  const builtAt = revision.build?.builtAt ?? new Date(0).toISOString();
+  const builtAt = revision.build?.builtAt ?? UNKNOWN_TIME;
   const [found, known] = await Promise.all([readTag(ctx, store, name, tag), findKnownChunks(ctx, store, name)]);
   if (!request.signingKey && !request.allowUnsigned) refuseUnsigned(found?.record);
   if (!request.allowRollback) refuseRollback(tag, found?.record, { revision: revision.id, builtAt });

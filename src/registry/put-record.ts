@@ -2,8 +2,16 @@ import type { Context } from "../core/context.ts";
 import { recordKey } from "./keys.ts";
 import { readAnyRecord } from "./known-chunks.ts";
 import { requireReadable } from "./record-limits.ts";
-import { type ContentRecord, isDamagedRecord, renderRecord, titleOf } from "./records.ts";
-import { addSignature, contentToSign, flakeToSign, isFlakeSigned, type SigningKey, signText } from "./signatures.ts";
+import { type ContentRecord, isDamagedRecord, renderRecord, type Signature, titleOf } from "./records.ts";
+import {
+  builtToSign,
+  contentToSign,
+  flakeToSign,
+  isFlakeSigned,
+  isTimeSigned,
+  type SigningKey,
+  withSignatures,
+} from "./signatures.ts";
 import type { Store } from "./store.ts";
 
 /**
@@ -29,19 +37,22 @@ function mergedWith(earlier: ContentRecord, record: ContentRecord, signingKey: S
   if (contentToSign(record) !== contentToSign(earlier)) return record;
   const { signatures } = earlier;
   if (record.kind !== "revision" || earlier.kind !== "revision") return { ...record, signatures };
+  // What somebody else signed stays: with ours in its place, that signature would be over something else.
+  const byOthers = ({ key }: Signature) => key !== signingKey?.publicKey;
   // When it was built is the first builder's to say: an equal build elsewhere is the same revision.
-  const dated = { ...record, builtAt: earlier.builtAt, signatures };
-  // A flake that somebody else signed stays: with ours in its place, that signature would be over something else.
-  const isKept = isFlakeSigned(earlier, ({ key }) => key !== signingKey?.publicKey);
-  return isKept && earlier.flake !== undefined ? { ...dated, flake: earlier.flake } : dated;
+  const isTimeKept = !signingKey || isTimeSigned(earlier, byOthers);
+  const dated = { ...record, ...(isTimeKept ? { builtAt: earlier.builtAt } : {}), signatures };
+  const isFlakeKept = isFlakeSigned(earlier, byOthers);
+  return isFlakeKept && earlier.flake !== undefined ? { ...dated, flake: earlier.flake } : dated;
 }
 
-/** Signs what is written, but of the flake only what this machine knows itself: a registry's word for it is not signed. */
+/** Signs what is written, but of flake and time only what this machine knows itself: a registry's word for it is not signed. */
 function signed(merged: ContentRecord, ours: ContentRecord, signingKey: SigningKey | undefined): ContentRecord {
   if (!signingKey) return merged;
   const withFlake = flakeToSign(merged);
   const text = withFlake !== undefined && withFlake === flakeToSign(ours) ? withFlake : contentToSign(merged);
-  return { ...merged, signatures: addSignature(merged.signatures, signText(text, signingKey)) };
+  const isOurTime = merged.kind === "revision" && ours.kind === "revision" && merged.builtAt === ours.builtAt;
+  return withSignatures(merged, isOurTime ? [text, builtToSign(merged)] : [text], signingKey);
 }
 
 async function readEarlier(ctx: Context, store: Store, key: string): Promise<ContentRecord | undefined> {

@@ -36,6 +36,7 @@ const SignatureSchema = v.strictObject({
   /** 64 bytes in base64. */
   signature: v.pipe(v.string(), v.regex(/^[A-Za-z0-9+/]{86}==$/, "it is not an Ed25519 signature")),
 });
+export const MAX_SIGNATURES = 16;
 export type Signature = v.InferOutput<typeof SignatureSchema>;
 
 /** Digest of the content, which of `blobs` holds its frame, and offset and length of the frame there. */
@@ -71,8 +72,11 @@ const contentEntries = {
   chunkBytes: whole(4096, MAX_CHUNK_BYTES),
   blobs: v.pipe(v.array(Sha256Schema), v.maxLength(1_000_000)),
   files: v.pipe(v.array(RemoteFileSchema), v.maxLength(16)),
-  signatures: v.pipe(v.array(SignatureSchema), v.maxLength(16)),
+  signatures: v.pipe(v.array(SignatureSchema), v.maxLength(MAX_SIGNATURES)),
 };
+
+/** Stands for the time of a build that nobody can be believed to know: the tag of any other build may take its place. */
+export const UNKNOWN_TIME = new Date(0).toISOString();
 
 /** A revision: its manifest as the bytes that its id is the digest of, and where its files' chunks are. */
 const RevisionRecordSchema = v.strictObject({
@@ -115,7 +119,7 @@ const TagRecordSchema = v.strictObject({
   revision: Sha256Schema,
   builtAt: Time,
   movedAt: Time,
-  signatures: v.pipe(v.array(SignatureSchema), v.maxLength(16)),
+  signatures: v.pipe(v.array(SignatureSchema), v.maxLength(MAX_SIGNATURES)),
 });
 export type TagRecord = v.InferOutput<typeof TagRecordSchema>;
 

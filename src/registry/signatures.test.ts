@@ -78,3 +78,29 @@ test("a push without a key does not take a tag's signature away, unless that is 
   await pushTemplate(alice.ctx, store, pushRequest("web", { allowUnsigned: true }));
   assert.equal((await pullTemplate(bob.ctx, store, trusting)).revision, id);
 });
+
+test("who trusts certain keys believes a revision's time only where one of them signed it", async () => {
+  using world = useWorld();
+  const { alice, bob, store } = world;
+  const { id } = makeTemplate(alice.paths, "web");
+  const [key, another] = [makeKey(alice), makeKey(bob)];
+  const pulledTime = async (by: SigningKey) => {
+    using puller = useDataDirectory();
+    await pullTemplate(puller.ctx, store, pullRequest("web", { what: { revision: id }, trustedKeys: [by.publicKey] }));
+    return readRevision(puller.paths, web, id).build?.builtAt;
+  };
+  const [built, unknown] = ["2026-01-02T03:04:05.000Z", "1970-01-01T00:00:00.000Z"];
+  await pushTemplate(alice.ctx, store, pushRequest("web", { signingKey: key }));
+  assert.equal(await pulledTime(key), built);
+  // Another builder's time does not take the place of one that is signed, and is not what that builder signs.
+  const { directory } = makeTemplate(bob.paths, "web");
+  const elsewhere = { builtAt: "2026-01-05T00:00:00.000Z", flake: "github:another/one" };
+  writeDocument(BuildRecordDocument, join(directory, "build.json"), elsewhere);
+  await pushTemplate(bob.ctx, store, pushRequest("web", { signingKey: another }));
+  assert.deepEqual([await pulledTime(key), await pulledTime(another)], [built, unknown]);
+  alterRecord(world, id, { builtAt: "2036-01-01T00:00:00.000Z" });
+  assert.deepEqual([await pulledTime(key), await pulledTime(another)], [unknown, unknown]);
+  // Pushing it again puts the time right, whoever altered it.
+  await pushTemplate(alice.ctx, store, pushRequest("web", { signingKey: key }));
+  assert.deepEqual([await pulledTime(key), await pulledTime(another)], [built, unknown]);
+});
