@@ -101,7 +101,8 @@ function sizesOf({ files, signatures }: ContentRecord): { size: number; storedBy
   };
 }
 
-async function noSuchTemplate(ctx: Context, store: Store, name: TemplateName): Promise<MvmError> {
+/** The error for a template that is not there, with the one that may be meant. */
+export async function noSuchTemplate(ctx: Context, store: Store, name: TemplateName): Promise<MvmError> {
   const near = nearest(
     name,
     (await listRemoteTemplates(ctx, store)).map((template) => template.name),

@@ -3,7 +3,7 @@ import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node
 import { join } from "node:path";
 import { test } from "node:test";
 import { makeTemplate, pullRequest, pushRequest } from "../../test/support/registry.ts";
-import { flip, useWorld, web } from "../../test/support/registry-world.ts";
+import { alterRecord, flip, useWorld, web } from "../../test/support/registry-world.ts";
 import { CHUNK_BYTES } from "../core/chunks.ts";
 import type { MvmError } from "../core/errors.ts";
 import { readSnapshots } from "../template/snapshots.ts";
@@ -85,4 +85,40 @@ test("verify --remote finds a blob that is missing, and one that was altered", a
   assert.match((await verifyRemote(alice.ctx, store, web)).damage[0]!.reason, /SHA-256/);
   await store.delete(`v1/blobs/${blob}`, alice.ctx.signal);
   assert.match((await verifyRemote(alice.ctx, store, web)).damage[0]!.reason, /missing/);
+});
+
+test("verify --remote finds a chunk that is not where its record says, and the way it says mends that", async () => {
+  using world = useWorld();
+  const { alice, bob, store, root } = world;
+  const { id } = makeTemplate(alice.paths, "web");
+  await pushTemplate(alice.ctx, store, pushRequest("web"));
+  const whole = await verifyRemote(alice.ctx, store, web);
+  assert.deepEqual([whole.damage, whole.revisions, whole.tags, whole.chunks], [[], 1, 1, 19]);
+  const record = `v1/templates/web/revisions/${id}.json`;
+  const { files } = JSON.parse(readFileSync(join(root, record), "utf8"));
+  files[1].chunks[4][2] -= 1000;
+  alterRecord(world, id, { files });
+  const { damage } = await verifyRemote(alice.ctx, store, web);
+  assert.deepEqual(
+    damage.map(({ object }) => object),
+    [record],
+  );
+  assert.match(damage[0]!.reason, /chunk 5 of rootfs\.erofs .* delete this object/);
+  rmSync(join(root, record));
+  await pushTemplate(alice.ctx, store, pushRequest("web"));
+  assert.deepEqual((await verifyRemote(alice.ctx, store, web)).damage, []);
+  assert.equal((await pullTemplate(bob.ctx, store, pullRequest("web"))).revision, id);
+});
+
+test("verify --remote finds a tag that is damaged, and one whose revision is gone", async () => {
+  using world = useWorld();
+  const { alice, store, root } = world;
+  const { id } = makeTemplate(alice.paths, "web");
+  await pushTemplate(alice.ctx, store, pushRequest("web"));
+  await pushTemplate(alice.ctx, store, pushRequest("web", { tag: "v1" }));
+  const objects = async () => (await verifyRemote(alice.ctx, store, web)).damage.map(({ object }) => object);
+  writeFileSync(join(root, "v1/templates/web/tags/v1.json"), "{}");
+  assert.deepEqual(await objects(), ["v1/templates/web/tags/v1.json"]);
+  rmSync(join(root, `v1/templates/web/revisions/${id}.json`));
+  assert.deepEqual(await objects(), ["v1/templates/web/tags/latest.json", "v1/templates/web/tags/v1.json"]);
 });
