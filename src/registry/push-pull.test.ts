@@ -1,11 +1,22 @@
 import assert from "node:assert/strict";
-import { mkdirSync, readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { makeTemplate, pullRequest, pushRequest } from "../../test/support/registry.ts";
 import { useWorld, web, wrap } from "../../test/support/registry-world.ts";
 import { CHUNK_BYTES, indexFile } from "../core/chunks.ts";
 import { allocatedBytes } from "../core/disk-usage.ts";
+import { run } from "../core/process.ts";
 import { writeChunkIndex } from "../template/chunk-index.ts";
 import { readSnapshots } from "../template/snapshots.ts";
 import { templateInfo } from "../template/store.ts";
@@ -121,6 +132,37 @@ test("a pull without snapshots publishes nothing of those that a broken-off pull
   assert.equal((await pullTemplate(bob.ctx, store, pullRequest("web"))).snapshots.length, 1);
   assert.equal((await verifyTemplate(bob.ctx, web)).damage.length, 0);
 });
+
+test("a pull that was killed when its files were sealed is completed by a user who is not root", async () => {
+  using world = useWorld();
+  const { alice, bob, store } = world;
+  const { id } = makeTemplate(alice.paths, "web");
+  await pushTemplate(alice.ctx, store, pushRequest("web"));
+  await pullTemplate(bob.ctx, store, pullRequest("web"));
+  const partial = join(bob.paths.cache, "pulls", `web-${id}`);
+  renameSync(bob.paths.revision(web, id), partial);
+  rmSync(bob.paths.template(web), { recursive: true });
+  // Sealed, but not what it should be: it is fetched, and nothing is written into it.
+  chmodSync(join(partial, "vmlinux"), 0o644);
+  writeFileSync(join(partial, "vmlinux"), "not the kernel");
+  chmodSync(join(partial, "vmlinux"), 0o444);
+  const pulled = await asNobody([alice.root, bob.root], () => pullTemplate(bob.ctx, store, pullRequest("web")));
+  assert.equal(pulled.totals.new, 2.5 * CHUNK_BYTES);
+  assert.equal((await verifyTemplate(bob.ctx, web)).damage.length, 0);
+});
+
+/** Does `work` as a user for whom permissions count, and who owns these directories. */
+async function asNobody<T>(directories: readonly string[], work: () => Promise<T>): Promise<T> {
+  if (process.getuid?.() !== 0) return await work();
+  const nobody = 65534;
+  for (const directory of directories) await run("chown", ["-R", `${nobody}:${nobody}`, directory]);
+  process.seteuid?.(nobody);
+  try {
+    return await work();
+  } finally {
+    process.seteuid?.(0);
+  }
+}
 
 test("a record that is too large keeps nobody from pushing, and is mended by a push of its own", async () => {
   using world = useWorld();
