@@ -7,6 +7,7 @@ import { useWorld, web, wrap } from "../../test/support/registry-world.ts";
 import type { TemplateName } from "../core/names.ts";
 import { deleteRemote, listRemoteTemplates } from "./catalogue.ts";
 import { collectGarbage } from "./collect.ts";
+import { probeKey } from "./conditions.ts";
 import { pullTemplate } from "./pull.ts";
 import { pushTemplate } from "./push.ts";
 import { renderRecord } from "./records.ts";
@@ -141,16 +142,18 @@ test("a push that wakes up while a collection looks around is not taken for dead
   assert.deepEqual(readdirSync(join(root, "v1/pushes")), []);
 });
 
-test("what a collection that was killed left does not keep pushes from relying on what is there", async () => {
+test("what collections and probes that were killed left is removed when it is old", async () => {
   using world = useWorld();
   const { alice, bob, store, root } = world;
   makeTemplate(alice.paths, "web");
   await pushTemplate(alice.ctx, store, pushRequest("web"));
   const left = { version: 1, kind: "collection", blobs: readdirSync(join(root, "v1/blobs")) };
   await store.put("v1/collections/left.json", renderRecord(left), {}, alice.ctx.signal);
+  await store.put(probeKey(), Buffer.from("left"), {}, alice.ctx.signal);
+  const there = () => ["v1/collections", "v1/probes"].map((prefix) => readdirSync(join(root, prefix)).length);
   await collectGarbage(bob.ctx, store, { dryRun: false, graceMs: 0 });
-  assert.equal(readdirSync(join(root, "v1/collections")).length, 1, "young: its collection may be under way");
-  age(root, "v1/collections", 2 * HOURS);
+  assert.deepEqual(there(), [1, 1], "young: they may be needed");
+  for (const prefix of ["v1/collections", "v1/probes"]) age(root, prefix, 2 * HOURS);
   await collectGarbage(bob.ctx, store, { dryRun: false, graceMs: 0 });
-  assert.deepEqual(readdirSync(join(root, "v1/collections")), []);
+  assert.deepEqual(there(), [0, 0]);
 });

@@ -2,7 +2,7 @@ import type { Context } from "../core/context.ts";
 import { MvmError } from "../core/errors.ts";
 import { forEachParallel } from "../core/parallel.ts";
 import { CollectionNote } from "./collection-note.ts";
-import { BLOBS, COLLECTIONS, PUSHES, parseTemplateKey, TEMPLATES } from "./keys.ts";
+import { BLOBS, COLLECTIONS, PROBES, PUSHES, parseTemplateKey, TEMPLATES } from "./keys.ts";
 import { readAnyRecord } from "./known-chunks.ts";
 import { ABANDONED_NOTE_MS } from "./note-age.ts";
 import { MAX_RECORD_BYTES } from "./record-limits.ts";
@@ -51,8 +51,8 @@ export async function collectGarbage(
   const found = outcomeOf(blobs, doomed, first.deadPushes);
   if (dryRun) return { ...found, dryRun };
   const outcome = found.removed.length > 0 ? await sweep(marking, blobs, doomed) : found;
-  const others = (await listAll(ctx, store, COLLECTIONS)).filter(({ key }) => key !== note.key);
-  for (const other of others.filter(isAbandoned)) await deleteAbandoned(marking, other);
+  for (const prefix of [COLLECTIONS, PROBES])
+    for (const left of (await listAll(ctx, store, prefix)).filter(isAbandoned)) await deleteAbandoned(marking, left);
   return { ...outcome, dryRun };
 }
 
@@ -129,7 +129,7 @@ async function markLive({
   return { live, deadPushes: pushes.filter(isAbandoned) };
 }
 
-/** Removes the note of a push or a collection that is gone, unless it came back and wrote it anew. */
+/** Removes what somebody who is gone wrote for a time, unless it came back and wrote that anew. */
 async function deleteAbandoned({ ctx, store, isAbandoned }: Marking, { key }: ObjectInfo): Promise<void> {
   const info = await store.head(key, ctx.signal);
   if (info && isAbandoned(info)) await store.delete(key, ctx.signal);

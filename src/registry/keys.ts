@@ -10,6 +10,8 @@ export const TEMPLATES = "v1/templates/";
 export const PUSHES = "v1/pushes/";
 /** What collections are about to delete. */
 export const COLLECTIONS = "v1/collections/";
+/** What a store's abilities are tried out with. */
+export const PROBES = "v1/probes/";
 
 export const blobKey = (sha256: string) => `${BLOBS}${sha256}`;
 export const revisionsOf = (name: TemplateName) => `${TEMPLATES}${name}/revisions/`;

@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import type { Context } from "../core/context.ts";
-import { MvmError } from "../core/errors.ts";
+import { MvmError, messageOf } from "../core/errors.ts";
 import type { TemplateName } from "../core/names.ts";
 import { forEachParallel } from "../core/parallel.ts";
 import { blobKey, COLLECTIONS, PUSHES } from "./keys.ts";
@@ -77,9 +77,15 @@ export class PushJournal {
     });
   }
 
-  /** Ends a push whose records are written. */
+  /** Ends a push whose records are written. That is done then, also where the journal can't be removed: it is in nobody's way. */
   async close(): Promise<void> {
-    await this.#store.delete(this.#key, this.#ctx.signal);
+    try {
+      await this.#store.delete(this.#key, this.#ctx.signal);
+    } catch (error) {
+      this.#ctx.signal.throwIfAborted();
+      const text = `everything is pushed, but ${this.#key} could not be removed: ${messageOf(error)}; \`mvmctl registry gc\` removes it when it is old`;
+      this.#ctx.report({ kind: "note", text });
+    }
   }
 
   /** One at a time, so that the last one written is the newest. */

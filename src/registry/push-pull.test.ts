@@ -16,6 +16,7 @@ import { makeTemplate, pullRequest, pushRequest } from "../../test/support/regis
 import { useWorld, web, wrap } from "../../test/support/registry-world.ts";
 import { CHUNK_BYTES, indexFile } from "../core/chunks.ts";
 import { allocatedBytes } from "../core/disk-usage.ts";
+import { MvmError } from "../core/errors.ts";
 import { run } from "../core/process.ts";
 import { writeChunkIndex } from "../template/chunk-index.ts";
 import { readSnapshots } from "../template/snapshots.ts";
@@ -209,4 +210,14 @@ test("what is too large for a record is refused before anything is sent", async 
   for await (const { key } of store.list("v1/", alice.ctx.signal)) assert.fail(`${key} was written`);
   await pushTemplate(alice.ctx, store, pushRequest("web", { snapshots: false }));
   assert.deepEqual((await pullTemplate(bob.ctx, store, pullRequest("web"))).snapshots, []);
+});
+
+test("a push that may not delete succeeds, and says what it left", async () => {
+  using world = useWorld();
+  const { alice, bob, store } = world;
+  makeTemplate(alice.paths, "web");
+  const denying = wrap(store, { delete: () => Promise.reject(new MvmError("REGISTRY_DENIED", "no deletion for you")) });
+  const { revision } = await pushTemplate(alice.ctx, denying, pushRequest("web"));
+  assert.match(alice.notes.join(), /everything is pushed.*v1\/pushes.*no deletion for you/);
+  assert.equal((await pullTemplate(bob.ctx, store, pullRequest("web"))).revision, revision);
 });
