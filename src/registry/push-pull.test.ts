@@ -13,7 +13,7 @@ import {
 import { join } from "node:path";
 import { test } from "node:test";
 import { makeTemplate, pullRequest, pushRequest } from "../../test/support/registry.ts";
-import { useWorld, web, wrap } from "../../test/support/registry-world.ts";
+import { alterRecord, useWorld, web, wrap } from "../../test/support/registry-world.ts";
 import { CHUNK_BYTES, indexFile } from "../core/chunks.ts";
 import { allocatedBytes } from "../core/disk-usage.ts";
 import { MvmError } from "../core/errors.ts";
@@ -24,6 +24,7 @@ import { templateInfo } from "../template/store.ts";
 import { listRemoteTemplates } from "./catalogue.ts";
 import { pullTemplate } from "./pull.ts";
 import { pushTemplate } from "./push.ts";
+import { renderRecord } from "./records.ts";
 import type { Store } from "./store.ts";
 import { verifyTemplate } from "./verify.ts";
 import { verifyRemote } from "./verify-remote.ts";
@@ -77,6 +78,25 @@ test("another template with the same kernel sends none of it again", async () =>
   makeTemplate(alice.paths, "worker");
   await pushTemplate(alice.ctx, store, pushRequest("web"));
   assert.equal((await pushTemplate(alice.ctx, store, pushRequest("worker"))).totals.new, 0);
+});
+
+test("a template whose record has chunks in wrong places does not spoil another that shares them", async () => {
+  using world = useWorld();
+  const { alice, bob, store, root } = world;
+  const { id } = makeTemplate(alice.paths, "web");
+  await pushTemplate(alice.ctx, store, pushRequest("web"));
+  const { files, blobs } = JSON.parse(readFileSync(join(root, `v1/templates/web/revisions/${id}.json`), "utf8"));
+  files[0].chunks[1][2] -= 1000;
+  alterRecord(world, id, { files });
+  const [shared] = files[1].chunks;
+  const push = { version: 1, kind: "push", template: "web", blobs, chunks: [[shared[0], 0, shared[2], 0]] };
+  await store.put("v1/pushes/bad.json", renderRecord(push), {}, alice.ctx.signal);
+  makeTemplate(alice.paths, "worker");
+  const { totals } = await pushTemplate(alice.ctx, store, pushRequest("worker"));
+  assert.equal(totals.new, 2 * CHUNK_BYTES, "the two that overlap");
+  await pullTemplate(bob.ctx, store, pullRequest("worker"));
+  await pushTemplate(alice.ctx, store, pushRequest("web"));
+  await pullTemplate(bob.ctx, store, pullRequest("web"));
 });
 
 test("--no-snapshot leaves snapshots where they are, and a later push or pull brings them", async () => {

@@ -257,7 +257,7 @@ function requireFiles(record: ContentRecord, expected: readonly FileDigest[], pl
 }
 
 /** A zstd frame of content that can't be compressed is a little longer than the content (zstd's format, 3.1.1). */
-const FRAME_OVERHEAD = 1024;
+export const FRAME_OVERHEAD = 1024;
 
 function requireChunks({ chunkBytes, blobs }: ContentRecord, file: RemoteFile, place: string): void {
   if (countChunks(file.chunks) !== chunkCount(file.size, chunkBytes))
