@@ -6,7 +6,7 @@ import { forEachParallel } from "../core/parallel.ts";
 import { parseTemplateKey, revisionKey, snapshotsOf, TEMPLATES, tagKey, tagsOf } from "./keys.ts";
 import type { ContentRecord, TagRecord } from "./records.ts";
 import { listRemoteRevisions, readRemoteRevision, readRemoteSnapshots, resolveRemoteRevision } from "./remote.ts";
-import type { Store } from "./store.ts";
+import { listAll, type Store } from "./store.ts";
 import { readTag } from "./tags.ts";
 
 /** A template as a registry's list shows it. */
@@ -150,9 +150,7 @@ export async function deleteRemote(
 }
 
 async function keysUnder(ctx: Context, store: Store, prefix: string): Promise<string[]> {
-  const keys = [];
-  for await (const { key } of store.list(prefix, ctx.signal)) keys.push(key);
-  return keys;
+  return (await listAll(store, prefix, ctx.signal)).map(({ key }) => key);
 }
 
 async function keysOfTag(ctx: Context, store: Store, name: TemplateName, tag: string): Promise<string[]> {

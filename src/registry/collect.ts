@@ -2,18 +2,20 @@ import type { Context } from "../core/context.ts";
 import { MvmError } from "../core/errors.ts";
 import { forEachParallel } from "../core/parallel.ts";
 import { CollectionNote } from "./collection-note.ts";
-import { BLOBS, COLLECTIONS, PROBES, PUSHES, parseTemplateKey, TEMPLATES } from "./keys.ts";
+import { BLOBS, COLLECTIONS, PROBES, parseTemplateKey, TEMPLATES } from "./keys.ts";
 import { readAnyRecord } from "./known-chunks.ts";
 import { ABANDONED_NOTE_MS } from "./note-age.ts";
-import { MAX_RECORD_BYTES } from "./record-limits.ts";
-import { parsePushRecord } from "./records.ts";
-import type { ObjectInfo, Store } from "./store.ts";
+import { readPushes } from "./push-journal.ts";
+import { type RetiredRevision, retireUntagged } from "./retire.ts";
+import { listAll, type ObjectInfo, type Store } from "./store.ts";
 
 export interface CollectRequest {
   /** Only say what would be removed. */
   readonly dryRun: boolean;
   /** Objects younger than this are left alone, by the store's clock. Milliseconds. */
   readonly graceMs: number;
+  /** Also remove revisions that no tag names, but for so many of each template: those that were pushed last. */
+  readonly untagged?: { readonly keep: number };
 }
 
 export interface CollectOutcome {
@@ -21,6 +23,8 @@ export interface CollectOutcome {
   readonly removed: readonly string[];
   readonly bytes: number;
   readonly kept: number;
+  /** Revisions that no tag named. */
+  readonly revisions: readonly Pick<RetiredRevision, "template" | "revision">[];
   readonly dryRun: boolean;
 }
 
@@ -37,23 +41,34 @@ const MAX_DOOMED = 200_000;
 export async function collectGarbage(
   ctx: Context,
   store: Store,
-  { dryRun, graceMs }: CollectRequest,
+  { dryRun, graceMs, untagged }: CollectRequest,
 ): Promise<CollectOutcome> {
   await using note = await CollectionNote.open(ctx, store);
   const now = await note.storeTime();
   const isOld = ({ modifiedMs }: ObjectInfo) => now - modifiedMs >= graceMs;
   const isAbandoned = ({ modifiedMs }: ObjectInfo) => now - modifiedMs >= Math.max(graceMs, ABANDONED_NOTE_MS);
-  const marking = { ctx, store, note, isAbandoned };
+  const retiring = untagged && { ...untagged, dryRun, isOld, isAbandoned };
+  const retired = retiring ? await retireUntagged(ctx, store, retiring) : [];
+  const revisions = retired.map(({ template, revision }) => ({ template, revision }));
+  // A dry run has to pass them over; else they are gone, or were put there again.
+  const marking = {
+    ctx,
+    store,
+    note,
+    isAbandoned,
+    retired: new Set(dryRun ? retired.flatMap(({ keys }) => keys) : []),
+  };
 
-  const blobs = await listAll(ctx, store, BLOBS);
+  const blobs = await listAll(store, BLOBS, ctx.signal);
   const first = await markLive(marking);
   const doomed = blobs.filter((blob) => isOld(blob) && !first.live.has(digestOf(blob))).slice(0, MAX_DOOMED);
   const found = outcomeOf(blobs, doomed, first.deadPushes);
-  if (dryRun) return { ...found, dryRun };
+  if (dryRun) return { ...found, revisions, dryRun };
   const outcome = found.removed.length > 0 ? await sweep(marking, blobs, doomed) : found;
   for (const prefix of [COLLECTIONS, PROBES])
-    for (const left of (await listAll(ctx, store, prefix)).filter(isAbandoned)) await deleteAbandoned(marking, left);
-  return { ...outcome, dryRun };
+    for (const left of (await listAll(store, prefix, ctx.signal)).filter(isAbandoned))
+      await deleteAbandoned(marking, left);
+  return { ...outcome, revisions, dryRun };
 }
 
 /** Removes what is doomed, if nobody turns out to use it now that everybody can know. */
@@ -71,7 +86,7 @@ async function sweep(marking: Marking, blobs: readonly ObjectInfo[], doomed: rea
   return outcomeOf(blobs, unused, deadPushes);
 }
 
-type Removed = Omit<CollectOutcome, "dryRun">;
+type Removed = Pick<CollectOutcome, "removed" | "bytes" | "kept">;
 
 function outcomeOf(
   blobs: readonly ObjectInfo[],
@@ -90,15 +105,11 @@ interface Marking {
   readonly store: Store;
   readonly note: CollectionNote;
   readonly isAbandoned: (note: ObjectInfo) => boolean;
+  /** Keys of records that count as gone already. */
+  readonly retired: ReadonlySet<string>;
 }
 
 const digestOf = ({ key }: ObjectInfo) => key.slice(BLOBS.length);
-
-async function listAll(ctx: Context, store: Store, prefix: string): Promise<ObjectInfo[]> {
-  const found = [];
-  for await (const object of store.list(prefix, ctx.signal)) found.push(object);
-  return found;
-}
 
 /**
  * Blobs that a push which is not dead relies on, or a record names; and the pushes that are dead now. Pushes are asked first:
@@ -109,24 +120,21 @@ async function markLive({
   store,
   note,
   isAbandoned,
+  retired,
 }: Marking): Promise<{ live: ReadonlySet<string>; deadPushes: readonly ObjectInfo[] }> {
   const live = new Set<string>();
-  const pushes = await listAll(ctx, store, PUSHES);
-  for (const push of pushes) {
-    if (isAbandoned(push)) continue;
-    const object = await store.get(push.key, MAX_RECORD_BYTES, ctx.signal);
-    for (const blob of object ? parsePushRecord(object.bytes, push.key).blobs : []) live.add(blob);
-  }
-  const records = (await listAll(ctx, store, TEMPLATES)).filter(({ key }) => {
+  const pushes = await readPushes(ctx, store, isAbandoned);
+  for (const { blobs } of pushes.live) for (const blob of blobs) live.add(blob);
+  const records = (await listAll(store, TEMPLATES, ctx.signal)).filter(({ key }) => {
     const parsed = parseTemplateKey(key);
-    return parsed && parsed.kind !== "tag";
+    return parsed && parsed.kind !== "tag" && !retired.has(key);
   });
   await forEachParallel(records, PARALLEL, async ({ key }) => {
     await note.requireHeld();
     const record = await readAnyRecord(ctx, store, key);
     for (const blob of record?.blobs ?? []) live.add(blob);
   });
-  return { live, deadPushes: pushes.filter(isAbandoned) };
+  return { live, deadPushes: pushes.dead };
 }
 
 /** Removes what somebody who is gone wrote for a time, unless it came back and wrote that anew. */

@@ -7,8 +7,8 @@ import { blobKey, COLLECTIONS, PUSHES } from "./keys.ts";
 import { type ChunkPlace, forgetMissingBlobs, type KnownChunks } from "./known-chunks.ts";
 import { ageFromNow, RELIABLE_NOTE_MS } from "./note-age.ts";
 import { MAX_RECORD_BYTES } from "./record-limits.ts";
-import { type PushRecord, parseCollectionRecord, renderRecord } from "./records.ts";
-import type { Store } from "./store.ts";
+import { type PushRecord, parseCollectionRecord, parsePushRecord, renderRecord } from "./records.ts";
+import { listAll, type ObjectInfo, type Store } from "./store.ts";
 
 const PARALLEL = 8;
 /** A collection has to be able to read the journal: of a larger push, what follows is sent anew if it is broken off. */
@@ -99,6 +99,22 @@ export class PushJournal {
     this.#writing = this.#writing.then(write);
     return this.#writing;
   }
+}
+
+/** The pushes that are under way, and the journals of those that nobody came back for. @throws MvmError `REGISTRY_CORRUPT` */
+export async function readPushes(
+  ctx: Context,
+  store: Store,
+  isAbandoned: (journal: ObjectInfo) => boolean,
+): Promise<{ readonly live: readonly PushRecord[]; readonly dead: readonly ObjectInfo[] }> {
+  const journals = await listAll(store, PUSHES, ctx.signal);
+  const live: PushRecord[] = [];
+  for (const journal of journals) {
+    if (isAbandoned(journal)) continue;
+    const object = await store.get(journal.key, MAX_RECORD_BYTES, ctx.signal);
+    if (object) live.push(parsePushRecord(object.bytes, journal.key));
+  }
+  return { live, dead: journals.filter(isAbandoned) };
 }
 
 function lapsed(blob: string): MvmError {
