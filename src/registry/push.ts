@@ -24,7 +24,7 @@ import {
   pushNewChunks,
 } from "./push-files.ts";
 import { PushJournal } from "./push-journal.ts";
-import { putContentRecord } from "./put-record.ts";
+import { putContentRecord, refuseUnsignedSnapshots } from "./put-record.ts";
 import { requireReadable } from "./record-limits.ts";
 import { type ContentRecord, renderRecord, type TagRecord, titleOf, UNKNOWN_TIME } from "./records.ts";
 import { type SigningKey, signText, tagToSign } from "./signatures.ts";
@@ -40,7 +40,7 @@ export interface PushRequest {
   /** Also the revision's snapshots. */
   readonly snapshots: boolean;
   readonly signingKey?: SigningKey;
-  /** Let a signed tag lose its signature. Ignored with a key. */
+  /** Let a signed tag lose its signature, and a signed revision have a snapshot without one. Ignored with a key. */
   readonly allowUnsigned: boolean;
   /** Let the tag go back to an older build. */
   readonly allowRollback: boolean;
@@ -64,7 +64,7 @@ const LOCK_WAIT_MS = 60 * 60 * 1000;
 /**
  * Sends a revision and its snapshots to a registry: the chunks it does not have, then the records, then the tag. Killed at
  * any moment, it leaves the tag as it was, and the next push sends only what is missing.
- * @throws MvmError `NOT_BUILT`, `REVISION_NOT_FOUND`, `RECORD_TOO_LARGE`, `TAG_ROLLBACK`, `TAG_SIGNED`, `TAG_MOVED`, `PUSH_LAPSED`, `ARTIFACT_DAMAGED`, `REGISTRY_…`
+ * @throws MvmError `NOT_BUILT`, `REVISION_NOT_FOUND`, `RECORD_TOO_LARGE`, `TAG_ROLLBACK`, `TAG_SIGNED`, `REVISION_SIGNED`, `TAG_MOVED`, `PUSH_LAPSED`, `ARTIFACT_DAMAGED`, `REGISTRY_…`
  */
 export async function pushTemplate(ctx: Context, store: Store, request: PushRequest): Promise<PushOutcome> {
   loadSpec(ctx.paths, request.template);
@@ -85,13 +85,14 @@ async function pushLocked(ctx: Context, store: Store, request: PushRequest): Pro
   const snapshots = request.snapshots ? await snapshotsToPush(ctx, name, revision) : [];
   const image = await filesOfImage(ctx, revision);
   const memories = await Promise.all(snapshots.map((snapshot) => filesOfSnapshot(ctx, snapshot)));
-  const records = (placeOf: PlaceOf) => [
+  const records = (placeOf: PlaceOf): [ContentRecord, ...ContentRecord[]] => [
     revisionRecord(revision, builtAt, describeFiles(image, placeOf)),
     ...snapshots.map((one, index) => snapshotRecord(revision, one, describeFiles(memories[index]!, placeOf))),
   ];
   // Before hours of sending, and not only when they are written.
-  for (const record of records((sha256) => known.get(sha256) ?? PLACE_TO_COME))
-    requireReadable(renderRecord(record), titleOf(record));
+  const planned = records((sha256) => known.get(sha256) ?? PLACE_TO_COME);
+  for (const record of planned) requireReadable(renderRecord(record), titleOf(record));
+  if (!request.signingKey && !request.allowUnsigned) await refuseUnsignedSnapshots(ctx, store, planned);
 
   const totals = noTotals();
   await sendContent(ctx, store, name, { parts: [image, ...memories], known, totals }, async (journal) => {

@@ -1,4 +1,5 @@
 import type { Context } from "../core/context.ts";
+import { MvmError } from "../core/errors.ts";
 import { recordKey } from "./keys.ts";
 import { readAnyRecord } from "./known-chunks.ts";
 import { requireReadable } from "./record-limits.ts";
@@ -31,6 +32,26 @@ export async function putContentRecord(
   if (earlier && renderRecord(earlier).equals(bytes)) return;
   requireReadable(bytes, titleOf(record));
   await store.put(key, bytes, {}, ctx.signal);
+}
+
+/**
+ * Whoever trusts certain keys pulls a revision with all its snapshots or not at all: one snapshot that is not signed, beside a revision
+ * that is, keeps them from it.
+ * @throws MvmError `REVISION_SIGNED`
+ */
+export async function refuseUnsignedSnapshots(
+  ctx: Context,
+  store: Store,
+  [revision, ...snapshots]: readonly [ContentRecord, ...ContentRecord[]],
+): Promise<void> {
+  if (snapshots.length === 0 || !(await readEarlier(ctx, store, recordKey(revision)))?.signatures.length) return;
+  for (const snapshot of snapshots) {
+    const earlier = await readEarlier(ctx, store, recordKey(snapshot));
+    if (earlier && contentToSign(earlier) === contentToSign(snapshot)) continue;
+    throw new MvmError("REVISION_SIGNED", `${titleOf(revision)} is signed, and ${titleOf(snapshot)} would not be`, {
+      hint: "sign it, with --sign or --key FILE; leave it out with --no-snapshot; or say with --unsigned that it is meant",
+    });
+  }
 }
 
 function mergedWith(earlier: ContentRecord, record: ContentRecord, signingKey: SigningKey | undefined): ContentRecord {

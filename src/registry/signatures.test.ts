@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
-import { useDataDirectory } from "../../test/support/data-directory.ts";
+import { QEMU_HERE, useDataDirectory } from "../../test/support/data-directory.ts";
 import { makeTemplate, pullRequest, pushRequest } from "../../test/support/registry.ts";
 import { alterRecord, makeKey, useWorld, web } from "../../test/support/registry-world.ts";
 import { writeDocument } from "../core/documents.ts";
@@ -77,6 +77,24 @@ test("a push without a key does not take a tag's signature away, unless that is 
   // What is there is said again: the tag stays as it is, with its signature.
   await pushTemplate(alice.ctx, store, pushRequest("web", { allowUnsigned: true }));
   assert.equal((await pullTemplate(bob.ctx, store, trusting)).revision, id);
+});
+
+test("a push without a key adds no snapshot to a signed revision, unless that is said", async () => {
+  using world = useWorld();
+  const { alice, bob, store } = world;
+  using carol = useDataDirectory();
+  makeTemplate(alice.paths, "web");
+  const key = makeKey(alice);
+  const trusting = pullRequest("web", { trustedKeys: [key.publicKey] });
+  await pushTemplate(alice.ctx, store, pushRequest("web", { signingKey: key }));
+  const dev = pushRequest("web", { tag: "dev" });
+  await pushTemplate(alice.ctx, store, dev);
+  makeTemplate(bob.paths, "web", { hypervisor: { ...QEMU_HERE, version: "9.0.0" } });
+  await assert.rejects(pushTemplate(bob.ctx, store, dev), { code: "REVISION_SIGNED", hint: /--no-snapshot/ });
+  await pushTemplate(bob.ctx, store, { ...dev, snapshots: false });
+  await pullTemplate(carol.ctx, store, trusting);
+  await pushTemplate(bob.ctx, store, { ...dev, allowUnsigned: true });
+  await assert.rejects(pullTemplate(carol.ctx, store, trusting), { code: "UNTRUSTED" });
 });
 
 test("who trusts certain keys believes a revision's time only where one of them signed it", async () => {

@@ -19,7 +19,7 @@ export const page: Page = {
       .option("--no-snapshot", "without snapshots: whoever pulls it boots it")
       .option("--sign", "sign it with the configured key")
       .option("--key <file>", "sign it with this key")
-      .option("--unsigned", "let a signed tag lose its signature")
+      .option("--unsigned", "let a signed tag lose its signature, and a signed revision have a snapshot without one")
       .option("--allow-rollback", "let the tag go back to an older build"),
   examples: [
     "mvmctl template push my-service",
