@@ -6,7 +6,7 @@ import { forEachParallel } from "../core/parallel.ts";
 import { parseTemplateKey, revisionKey, snapshotsOf, TEMPLATES, tagKey, tagsOf } from "./keys.ts";
 import type { ContentRecord, TagRecord } from "./records.ts";
 import { listRemoteRevisions, readRemoteRevision, readRemoteSnapshots, resolveRemoteRevision } from "./remote.ts";
-import type { Store } from "./store.ts";
+import { listAll, type Store } from "./store.ts";
 import { readTag } from "./tags.ts";
 
 /** A template as a registry's list shows it. */
@@ -101,7 +101,8 @@ function sizesOf({ files, signatures }: ContentRecord): { size: number; storedBy
   };
 }
 
-async function noSuchTemplate(ctx: Context, store: Store, name: TemplateName): Promise<MvmError> {
+/** The error for a template that is not there, with the one that may be meant. */
+export async function noSuchTemplate(ctx: Context, store: Store, name: TemplateName): Promise<MvmError> {
   const near = nearest(
     name,
     (await listRemoteTemplates(ctx, store)).map((template) => template.name),
@@ -149,9 +150,7 @@ export async function deleteRemote(
 }
 
 async function keysUnder(ctx: Context, store: Store, prefix: string): Promise<string[]> {
-  const keys = [];
-  for await (const { key } of store.list(prefix, ctx.signal)) keys.push(key);
-  return keys;
+  return (await listAll(store, prefix, ctx.signal)).map(({ key }) => key);
 }
 
 async function keysOfTag(ctx: Context, store: Store, name: TemplateName, tag: string): Promise<string[]> {

@@ -6,6 +6,7 @@ import { sha256 } from "../core/digests.ts";
 import { type DocumentKind, readDocument, writeDocument } from "../core/documents.ts";
 import { MvmError } from "../core/errors.ts";
 import { ensureDirectory } from "../core/files.ts";
+import { PROBES } from "./keys.ts";
 import type { PutOptions, Store } from "./store.ts";
 
 /** Which conditions of a put a store keeps. Some S3 servers ignore them, and write whatever is there. */
@@ -61,7 +62,7 @@ function readKnown(path: string): v.InferOutput<typeof KnownSchema> | undefined 
 
 /** A key of its own for a probe; whoever lists the registry's other keys does not see it. */
 export function probeKey(): string {
-  return `v1/probes/${randomBytes(16).toString("hex")}`;
+  return `${PROBES}${randomBytes(16).toString("hex")}`;
 }
 
 /** Asks the store itself, with small objects that are gone afterwards. */

@@ -1,4 +1,4 @@
-import { existsSync, linkSync, lstatSync, mkdirSync, rmSync, statSync } from "node:fs";
+import { existsSync, linkSync, lstatSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { sha256OfChunks } from "../core/chunks.ts";
 import type { Context } from "../core/context.ts";
@@ -9,6 +9,7 @@ import type { TemplateName } from "../core/names.ts";
 import { MiB } from "../core/sizes.ts";
 import { type FileToFetch, fetchFiles } from "./fetch-files.ts";
 import { LocalChunks } from "./local-chunks.ts";
+import { ensurePlainDirectory } from "./partial.ts";
 import type { ContentRecord, RemoteFile, RemoteRevision, RemoteSnapshot } from "./records.ts";
 import { openSparse } from "./sparse-file.ts";
 import type { Store } from "./store.ts";
@@ -45,11 +46,11 @@ export async function downloadFiles(
   ctx.report({ kind: "step", text: `Fetching ${download.name}` });
   const local = LocalChunks.find(ctx);
   const fetch = { ctx, store, local, totals, onProgress: transferProgress(ctx, "fetched", totals) };
-  const linked = await linkKnownFiles(ctx, parts, local, totals);
+  const whole = await takeWholeFiles(ctx, parts, local, totals);
   const checks: Promise<void>[] = [];
   try {
     // The largest first: its digest is computed while the others come.
-    const rest = parts.filter((part) => !linked.has(part)).sort((a, b) => b.file.size - a.file.size);
+    const rest = parts.filter((part) => !whole.has(part)).sort((a, b) => b.file.size - a.file.size);
     for (const part of rest) {
       const begun = await fetchFile(fetch, part);
       const check = requireDigest(part, begun, ctx.signal);
@@ -65,11 +66,15 @@ export async function downloadFiles(
 function partsOf({ directory, revision, snapshots }: Download): Part[] {
   const parts: Part[] = [];
   const add = (record: ContentRecord, to: string) => {
-    mkdirSync(to, { recursive: true });
     for (const file of record.files) parts.push({ record, file, path: join(to, file.file) });
   };
   if (revision) add(revision.record, directory);
-  for (const { record } of snapshots) add(record, join(directory, "snapshots", record.key));
+  if (snapshots.length > 0) ensurePlainDirectory(join(directory, "snapshots"));
+  for (const { record } of snapshots) {
+    const to = join(directory, "snapshots", record.key);
+    ensurePlainDirectory(to);
+    add(record, to);
+  }
   return parts;
 }
 
@@ -83,26 +88,41 @@ function spaceFor(parts: readonly Part[]): number {
   return bytes;
 }
 
-/** Files that a revision here has already are linked: a kernel is the same in most of them. */
-async function linkKnownFiles(
+/** Files that are not to be written: an earlier try sealed them, or a revision here has them (a kernel is the same in most). */
+async function takeWholeFiles(
   ctx: Context,
   parts: readonly Part[],
   local: LocalChunks,
   totals: TransferTotals,
 ): Promise<Set<Part>> {
-  const linked = new Set<Part>();
+  const taken = new Set<Part>();
   for (const part of parts) {
-    const { file, path, record } = part;
-    const twin = local.file(file.sha256);
-    if (record.kind !== "revision" || !twin || !existsSync(twin) || statSync(twin).size !== file.size) continue;
-    if ((await sha256File(twin, ctx.signal)) !== file.sha256) continue;
-    rmSync(path, { force: true });
-    linkSync(twin, path);
-    totals.logical += file.size;
-    totals.reused += file.size;
-    linked.add(part);
+    if (!(await isSealedWhole(ctx, part)) && !(await linkTwin(ctx, part, local))) continue;
+    totals.logical += part.file.size;
+    totals.reused += part.file.size;
+    taken.add(part);
   }
-  return linked;
+  return taken;
+}
+
+/** Removes what is there if it is not whole and must not be written to: it is read-only, or it is another place's file, too. */
+async function isSealedWhole({ signal }: Context, { file, path }: Part): Promise<boolean> {
+  const stat = lstatSync(path, { throwIfNoEntry: false });
+  if (!stat?.isFile() || (stat.mode & OWNER_WRITES && stat.nlink === 1)) return false;
+  if (stat.size === file.size && (await sha256File(path, signal)) === file.sha256) return true;
+  rmSync(path);
+  return false;
+}
+
+const OWNER_WRITES = 0o200;
+
+async function linkTwin({ signal }: Context, { file, path, record }: Part, local: LocalChunks): Promise<boolean> {
+  const twin = local.file(file.sha256);
+  if (record.kind !== "revision" || !twin || !existsSync(twin) || statSync(twin).size !== file.size) return false;
+  if ((await sha256File(twin, signal)) !== file.sha256) return false;
+  rmSync(path, { recursive: true, force: true });
+  linkSync(twin, path);
+  return true;
 }
 
 async function fetchFile(fetch: Parameters<typeof fetchFiles>[0], { record, file, path }: Part): Promise<boolean> {

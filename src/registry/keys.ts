@@ -1,6 +1,8 @@
 import { MvmError } from "../core/errors.ts";
 import type { RevisionId, TemplateName } from "../core/names.ts";
 
+import type { ContentRecord } from "./records.ts";
+
 /** Where things are in a registry; docs/registry-format.md describes them. */
 export const BLOBS = "v1/blobs/";
 export const TEMPLATES = "v1/templates/";
@@ -8,6 +10,8 @@ export const TEMPLATES = "v1/templates/";
 export const PUSHES = "v1/pushes/";
 /** What collections are about to delete. */
 export const COLLECTIONS = "v1/collections/";
+/** What a store's abilities are tried out with. */
+export const PROBES = "v1/probes/";
 
 export const blobKey = (sha256: string) => `${BLOBS}${sha256}`;
 export const revisionsOf = (name: TemplateName) => `${TEMPLATES}${name}/revisions/`;
@@ -15,6 +19,11 @@ export const revisionKey = (name: TemplateName, id: RevisionId) => `${revisionsO
 export const snapshotsOf = (name: TemplateName, id: RevisionId) => `${revisionsOf(name)}${id}/`;
 export const snapshotRecordKey = (name: TemplateName, id: RevisionId, key: string) =>
   `${snapshotsOf(name, id)}${key}.json`;
+/** Where a revision's or a snapshot's record is. */
+export function recordKey(record: ContentRecord): string {
+  const [name, id] = [record.template as TemplateName, record.revision as RevisionId];
+  return record.kind === "snapshot" ? snapshotRecordKey(name, id, record.key) : revisionKey(name, id);
+}
 export const tagsOf = (name: TemplateName) => `${TEMPLATES}${name}/tags/`;
 export const tagKey = (name: TemplateName, tag: string) => `${tagsOf(name)}${tag}.json`;
 export const claimsOf = (name: TemplateName, tag: string) => `${TEMPLATES}${name}/claims/${tag}/`;

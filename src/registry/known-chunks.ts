@@ -1,12 +1,14 @@
+import { CHUNK_BYTES } from "../core/chunks.ts";
 import type { Context } from "../core/context.ts";
 import { MvmError } from "../core/errors.ts";
 import type { TemplateName } from "../core/names.ts";
 import { forEachParallel } from "../core/parallel.ts";
 import { blobKey, PUSHES, parseTemplateKey, TEMPLATES } from "./keys.ts";
+import { MAX_RECORD_BYTES } from "./record-limits.ts";
 import {
   type ContentRecord,
+  FRAME_OVERHEAD,
   isDamagedRecord,
-  MAX_RECORD_BYTES,
   parsePushRecord,
   parseRevisionRecord,
   parseSnapshotRecord,
@@ -34,27 +36,30 @@ const PARALLEL = 8;
  * often share a kernel), and what broken-off pushes left.
  */
 export async function findKnownChunks(ctx: Context, store: Store, name: TemplateName): Promise<KnownChunks> {
-  const known: KnownChunks = new Map();
-  await Promise.all([addRecords(ctx, store, name, known), addPushes(ctx, store, known)]);
-  return known;
+  const said: SaidPlaces = new Map();
+  await Promise.all([addRecords(ctx, store, name, said), addPushes(ctx, store, said)]);
+  return withoutContradictions(said);
 }
 
-async function addRecords(ctx: Context, store: Store, name: TemplateName, known: KnownChunks): Promise<void> {
+/** Every place that somebody says a chunk is at; mostly one. */
+type SaidPlaces = Map<string, ChunkPlace[]>;
+
+async function addRecords(ctx: Context, store: Store, name: TemplateName, said: SaidPlaces): Promise<void> {
   const records = await newestRecords(ctx, store, name);
   await forEachParallel(records, PARALLEL, async ({ key }) => {
     // A record that is damaged is somebody else's trouble here: it only means that its chunks are not known.
     const record = await readAnyRecord(ctx, store, key).catch(ignoreDamage);
-    if (record) addRecord(known, record);
+    if (record) addRecord(said, record);
   });
 }
 
-async function addPushes(ctx: Context, store: Store, known: KnownChunks): Promise<void> {
+async function addPushes(ctx: Context, store: Store, said: SaidPlaces): Promise<void> {
   for await (const { key } of store.list(PUSHES, ctx.signal)) {
     try {
       const object = await store.get(key, MAX_RECORD_BYTES, ctx.signal);
       if (!object) continue;
       const push = parsePushRecord(object.bytes, key);
-      addChunks(known, push.chunks, push.blobs);
+      addChunks(said, push.chunks, push.blobs);
     } catch (error) {
       ignoreDamage(error);
     }
@@ -90,21 +95,54 @@ function ignoreDamage(error: unknown): undefined {
   throw error;
 }
 
-function addRecord(known: KnownChunks, record: ContentRecord): void {
+function addRecord(said: SaidPlaces, record: ContentRecord): void {
   for (const file of record.files) {
     addChunks(
-      known,
+      said,
       file.chunks.filter((chunk) => typeof chunk !== "number"),
       record.blobs,
     );
   }
 }
 
-function addChunks(known: KnownChunks, chunks: readonly RemoteChunk[], blobs: readonly string[]): void {
-  for (const [sha256, blob, offset, length] of chunks) {
-    const digest = blobs[blob];
-    if (digest !== undefined && !known.has(sha256)) known.set(sha256, { blob: digest, offset, length });
+function addChunks(said: SaidPlaces, chunks: readonly RemoteChunk[], blobs: readonly string[]): void {
+  for (const [sha256, index, offset, length] of chunks) {
+    const blob = blobs[index];
+    if (blob === undefined || length < 1 || length > CHUNK_BYTES + FRAME_OVERHEAD) continue;
+    const places = said.get(sha256) ?? [];
+    said.set(sha256, places);
+    if (!places.some((place) => place.blob === blob && place.offset === offset && place.length === length))
+      places.push({ blob, offset, length });
   }
+}
+
+/**
+ * Frames in a blob stand side by side. Where two places overlap, one of them is wrong, and it is not known which: what
+ * relied on it could be pushed, and not pulled. Those chunks are sent anew, so that one bad record does not spoil others.
+ */
+function withoutContradictions(said: SaidPlaces): KnownChunks {
+  const inBlob = new Map<string, ChunkPlace[]>();
+  for (const places of said.values())
+    for (const place of places) {
+      const others = inBlob.get(place.blob);
+      if (others) others.push(place);
+      else inBlob.set(place.blob, [place]);
+    }
+  const doubtful = new Set<ChunkPlace>();
+  const endOf = ({ offset, length }: ChunkPlace) => offset + length;
+  for (const places of inBlob.values()) {
+    let furthest: ChunkPlace | undefined;
+    for (const place of places.sort((a, b) => a.offset - b.offset)) {
+      if (furthest && place.offset < endOf(furthest)) doubtful.add(place).add(furthest);
+      if (!furthest || endOf(place) > endOf(furthest)) furthest = place;
+    }
+  }
+  const known: KnownChunks = new Map();
+  for (const [sha256, places] of said) {
+    const place = places.find((one) => !doubtful.has(one));
+    if (place) known.set(sha256, place);
+  }
+  return known;
 }
 
 /** Forgets what is in blobs that are not there, or are too short to hold it. */

@@ -1,4 +1,4 @@
-import { readdirSync, rmSync, statSync } from "node:fs";
+import { lstatSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { Context } from "../core/context.ts";
 import { ensureDirectory } from "../core/files.ts";
@@ -19,16 +19,22 @@ export function partialDirectory({ paths }: Context, name: TemplateName, id: Rev
 export function preparePartial(ctx: Context, name: TemplateName, id: RevisionId): string {
   sweepForgotten(ctx);
   const directory = partialDirectory(ctx, name, id);
-  ensureDirectory(directory);
+  ensurePlainDirectory(directory);
   return directory;
+}
+
+/** Makes a directory below one that is there. A link or anything else in its place is removed: what is fetched must not go elsewhere. */
+export function ensurePlainDirectory(path: string): void {
+  if (lstatSync(path, { throwIfNoEntry: false })?.isDirectory() === false) rmSync(path);
+  ensureDirectory(path);
 }
 
 function sweepForgotten({ paths }: Context): void {
   const pulls = join(paths.cache, PULLS);
-  ensureDirectory(pulls);
+  ensurePlainDirectory(pulls);
   for (const entry of readdirSync(pulls)) {
     const path = join(pulls, entry);
-    const touched = statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Date.now();
+    const touched = lstatSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Date.now();
     if (Date.now() - touched > FORGOTTEN_MS) rmSync(path, { recursive: true, force: true });
   }
 }

@@ -9,10 +9,10 @@ import { noSuchTag } from "./catalogue.ts";
 import { downloadFiles } from "./download.ts";
 import { preparePartial } from "./partial.ts";
 import { publishPulled } from "./publish-pulled.ts";
-import type { RemoteRevision, RemoteSnapshot, TagRecord } from "./records.ts";
+import { type RemoteRevision, type RemoteSnapshot, type Signature, type TagRecord, UNKNOWN_TIME } from "./records.ts";
 import { readRemoteRevision, readRemoteSnapshots, resolveRemoteRevision } from "./remote.ts";
 import { seenTag } from "./seen-tags.ts";
-import { isFlakeSigned, requireTrusted, requireTrustedContent, tagToSign } from "./signatures.ts";
+import { isFlakeSigned, isTimeSigned, requireTrusted, requireTrustedContent, tagToSign } from "./signatures.ts";
 import type { Store } from "./store.ts";
 import { readTag, refuseRollback } from "./tags.ts";
 import { noTotals, type TransferTotals } from "./transfer.ts";
@@ -93,7 +93,10 @@ async function chooseByTag(ctx: Context, store: Store, request: PullRequest, tag
   return found.record;
 }
 
-/** A revision, without its flake where keys are trusted and none of them signed that: it would be built from next time. */
+/**
+ * A revision, without what no trusted key signed: its flake would be built from next time, and by its time a tag would be
+ * moved or not.
+ */
 async function trustedRevision(
   ctx: Context,
   store: Store,
@@ -102,9 +105,15 @@ async function trustedRevision(
   trustedKeys: readonly string[],
 ): Promise<RemoteRevision> {
   const remote = await readRemoteRevision(ctx, store, name, id);
-  requireTrustedContent(remote.record, trustedKeys, `revision ${id.slice(0, 12)} of ${name}`);
-  if (trustedKeys.length === 0 || isFlakeSigned(remote.record, ({ key }) => trustedKeys.includes(key))) return remote;
-  const { flake: _, ...record } = remote.record;
+  requireTrustedContent(remote.record, trustedKeys);
+  if (trustedKeys.length === 0) return remote;
+  const isTrusted = ({ key }: Signature) => trustedKeys.includes(key);
+  const { flake, builtAt, ...rest } = remote.record;
+  const record = {
+    ...rest,
+    builtAt: isTimeSigned(remote.record, isTrusted) ? builtAt : UNKNOWN_TIME,
+    ...(flake !== undefined && isFlakeSigned(remote.record, isTrusted) ? { flake } : {}),
+  };
   return { ...remote, record };
 }
 
@@ -115,7 +124,7 @@ async function trustedSnapshots(
   trustedKeys: readonly string[],
 ): Promise<RemoteSnapshot[]> {
   const snapshots = await readRemoteSnapshots(ctx, store, remote);
-  for (const { record } of snapshots) requireTrustedContent(record, trustedKeys, `the snapshot ${record.key}`);
+  for (const { record } of snapshots) requireTrustedContent(record, trustedKeys);
   return snapshots;
 }
 

@@ -5,6 +5,7 @@ import type { Context } from "../core/context.ts";
 import { sha256 as digestOf } from "../core/digests.ts";
 import { fileError, MvmError } from "../core/errors.ts";
 import { mapOrdered } from "../core/parallel.ts";
+import { MiB } from "../core/sizes.ts";
 import type { ChunkIndex } from "../template/chunk-index.ts";
 import type { FileDigest } from "../template/revision.ts";
 import type { BlobWriter } from "./blob-writer.ts";
@@ -106,10 +107,16 @@ async function readChunk(
   });
 }
 
+/** Where a chunk is, for `describeFiles`. */
+export type PlaceOf = (sha256: string) => ChunkPlace;
+
+/** Stands for the place of a chunk that is not sent yet, and takes as many bytes in a record. */
+export const PLACE_TO_COME: ChunkPlace = { blob: "0".repeat(64), offset: 16 * MiB, length: CHUNK_BYTES };
+
 /** Files as a record describes them, and the blobs that their chunks are in. */
 export function describeFiles(
   { digests, index }: FilesToPush,
-  known: KnownChunks,
+  placeOf: PlaceOf,
 ): { blobs: string[]; files: RemoteFile[] } {
   const blobs = new Map<string, number>();
   const indexOf = (blob: string) => {
@@ -118,7 +125,7 @@ export function describeFiles(
     return found;
   };
   const place = (sha256: string): RemoteChunk => {
-    const { blob, offset, length } = known.get(sha256) as ChunkPlace;
+    const { blob, offset, length } = placeOf(sha256);
     return [sha256, indexOf(blob), offset, length];
   };
   const files = digests.map(({ file, size, sha256 }) => ({

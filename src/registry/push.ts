@@ -13,16 +13,23 @@ import { damageOf, filesOf, readSnapshots, type StoredSnapshot } from "../templa
 import { loadSpec, withTemplateLock } from "../template/store.ts";
 import { BlobWriter } from "./blob-writer.ts";
 import { LEVELS } from "./frames.ts";
-import { revisionKey, snapshotRecordKey } from "./keys.ts";
 import { findKnownChunks, type KnownChunks } from "./known-chunks.ts";
 import { flakeOfRegistry } from "./publish-pulled.ts";
-import { countFiles, describeFiles, type FilesToPush, pushNewChunks } from "./push-files.ts";
+import {
+  countFiles,
+  describeFiles,
+  type FilesToPush,
+  PLACE_TO_COME,
+  type PlaceOf,
+  pushNewChunks,
+} from "./push-files.ts";
 import { PushJournal } from "./push-journal.ts";
-import { putContentRecord } from "./put-record.ts";
-import type { ContentRecord, TagRecord } from "./records.ts";
+import { putContentRecord, refuseUnsignedSnapshots } from "./put-record.ts";
+import { requireReadable } from "./record-limits.ts";
+import { type ContentRecord, renderRecord, type TagRecord, titleOf, UNKNOWN_TIME } from "./records.ts";
 import { type SigningKey, signText, tagToSign } from "./signatures.ts";
 import type { Store } from "./store.ts";
-import { moveTag, readTag, refuseRollback } from "./tags.ts";
+import { isSigned, moveTag, readTag, refuseRollback, refuseUnsigned } from "./tags.ts";
 import { noTotals, type TransferTotals, transferProgress } from "./transfer.ts";
 
 export interface PushRequest {
@@ -33,6 +40,8 @@ export interface PushRequest {
   /** Also the revision's snapshots. */
   readonly snapshots: boolean;
   readonly signingKey?: SigningKey;
+  /** Let a signed tag lose its signature, and a signed revision have a snapshot without one. Ignored with a key. */
+  readonly allowUnsigned: boolean;
   /** Let the tag go back to an older build. */
   readonly allowRollback: boolean;
   /** Whether the store keeps If-Match and If-None-Match. */
@@ -55,7 +64,7 @@ const LOCK_WAIT_MS = 60 * 60 * 1000;
 /**
  * Sends a revision and its snapshots to a registry: the chunks it does not have, then the records, then the tag. Killed at
  * any moment, it leaves the tag as it was, and the next push sends only what is missing.
- * @throws MvmError `NOT_BUILT`, `REVISION_NOT_FOUND`, `TAG_ROLLBACK`, `TAG_MOVED`, `ARTIFACT_DAMAGED`, `REGISTRY_…`
+ * @throws MvmError `NOT_BUILT`, `REVISION_NOT_FOUND`, `RECORD_TOO_LARGE`, `TAG_ROLLBACK`, `TAG_SIGNED`, `REVISION_SIGNED`, `TAG_MOVED`, `PUSH_LAPSED`, `ARTIFACT_DAMAGED`, `REGISTRY_…`
  */
 export async function pushTemplate(ctx: Context, store: Store, request: PushRequest): Promise<PushOutcome> {
   loadSpec(ctx.paths, request.template);
@@ -68,27 +77,34 @@ async function pushLocked(ctx: Context, store: Store, request: PushRequest): Pro
   const { template: name, tag } = request;
   const revision = revisionToPush(ctx, request);
   ctx.report({ kind: "step", text: `Looking at ${store.description}` });
-  const builtAt = revision.build?.builtAt ?? new Date(0).toISOString();
+  const builtAt = revision.build?.builtAt ?? UNKNOWN_TIME;
   const [found, known] = await Promise.all([readTag(ctx, store, name, tag), findKnownChunks(ctx, store, name)]);
+  if (!request.signingKey && !request.allowUnsigned) refuseUnsigned(found?.record);
   if (!request.allowRollback) refuseRollback(tag, found?.record, { revision: revision.id, builtAt });
 
   const snapshots = request.snapshots ? await snapshotsToPush(ctx, name, revision) : [];
   const image = await filesOfImage(ctx, revision);
   const memories = await Promise.all(snapshots.map((snapshot) => filesOfSnapshot(ctx, snapshot)));
+  const records = (placeOf: PlaceOf): [ContentRecord, ...ContentRecord[]] => [
+    revisionRecord(revision, builtAt, describeFiles(image, placeOf)),
+    ...snapshots.map((one, index) => snapshotRecord(revision, one, describeFiles(memories[index]!, placeOf))),
+  ];
+  // Before hours of sending, and not only when they are written.
+  const planned = records((sha256) => known.get(sha256) ?? PLACE_TO_COME);
+  for (const record of planned) requireReadable(renderRecord(record), titleOf(record));
+  if (!request.signingKey && !request.allowUnsigned) await refuseUnsignedSnapshots(ctx, store, planned);
+
   const totals = noTotals();
-  await sendContent(ctx, store, name, { parts: [image, ...memories], known, totals }, async () => {
-    await putContentRecord(
-      ctx,
-      store,
-      revisionKey(name, revision.id),
-      revisionRecord(revision, builtAt, image, known),
-      request.signingKey,
-    );
-    for (const [index, snapshot] of snapshots.entries()) {
-      const record = snapshotRecord(revision, snapshot, memories[index]!, known);
-      const key = snapshotRecordKey(name, revision.id, snapshot.key);
-      await putContentRecord(ctx, store, key, record, request.signingKey);
+  await sendContent(ctx, store, name, { parts: [image, ...memories], known, totals }, async (journal) => {
+    const written = records((sha256) => known.get(sha256)!);
+    const blobs = new Set(written.flatMap((record) => record.blobs));
+    for (const record of written) {
+      await journal.requireHeld(blobs);
+      await putContentRecord(ctx, store, record, request.signingKey);
     }
+    await journal.requireHeld(blobs);
+    // A tag that is signed and names this revision already is better than one that is not.
+    if (!request.signingKey && isSigned(found?.record) && found?.record.revision === revision.id) return;
     const record = signTag(tagRecord(name, tag, revision.id, builtAt), request);
     await moveTag(ctx, store, found, record, request.conditionalWrites);
   });
@@ -108,7 +124,7 @@ async function sendContent(
   store: Store,
   name: TemplateName,
   { parts, known, totals }: { parts: readonly FilesToPush[]; known: KnownChunks; totals: TransferTotals },
-  publish: () => Promise<void>,
+  publish: (journal: PushJournal) => Promise<void>,
 ): Promise<void> {
   const journal = await PushJournal.open(ctx, store, name, known);
   countFiles(parts, known, totals);
@@ -117,7 +133,7 @@ async function sendContent(
   const writer = new BlobWriter(ctx, store, (blob, chunks) => journal.announce(blob, chunks));
   for (const part of parts) await pushNewChunks(ctx, part, known, writer, totals, onProgress);
   await writer.finish();
-  await publish();
+  await publish(journal);
   await journal.close();
 }
 
@@ -169,11 +185,12 @@ async function filesIn(
   return { directory, digests, index, level };
 }
 
+type RecordedFiles = ReturnType<typeof describeFiles>;
+
 function revisionRecord(
   { id, directory, manifest, build }: StoredRevision,
   builtAt: string,
-  image: FilesToPush,
-  known: KnownChunks,
+  content: RecordedFiles,
 ): ContentRecord {
   const flake = build?.flake;
   return {
@@ -187,7 +204,7 @@ function revisionRecord(
     ...(flake && !flake.startsWith("/") && flake !== flakeOfRegistry(manifest.template) ? { flake } : {}),
     document: readFileSync(join(directory, "manifest.json"), "utf8"),
     chunkBytes: CHUNK_BYTES,
-    ...describeFiles(image, known),
+    ...content,
     signatures: [],
   };
 }
@@ -195,8 +212,7 @@ function revisionRecord(
 function snapshotRecord(
   { id, manifest }: StoredRevision,
   { key, directory }: StoredSnapshot,
-  files: FilesToPush,
-  known: KnownChunks,
+  content: RecordedFiles,
 ): ContentRecord {
   return {
     version: 1,
@@ -207,7 +223,7 @@ function snapshotRecord(
     key,
     document: readFileSync(join(directory, "snapshot.json"), "utf8"),
     chunkBytes: CHUNK_BYTES,
-    ...describeFiles(files, known),
+    ...content,
     signatures: [],
   };
 }

@@ -98,6 +98,28 @@ test("refused: nesting without end", () => {
   assert.throws(() => parse(revisionText.replace('"files":[', `"files":[${deep},`)), { code: "REGISTRY_CORRUPT" });
 });
 
+for (const [what, costly] of [
+  ["values", "1,".repeat(2 ** 20)],
+  ["levels", "[".repeat(10)],
+  ["keys", '"a":1,'.repeat(2000)],
+] as const) {
+  // What follows is no JSON: a record that was parsed would be refused for that.
+  test(`refused before it is parsed: too many ${what}`, () => {
+    const text = revisionText.replace('"files":[', `"files":[${costly}`);
+    assert.throws(() => parse(text), { code: "REGISTRY_CORRUPT", message: new RegExp(what) });
+  });
+}
+
+test("commas and brackets within a document do not count", () => {
+  const document = `,[{":"`.repeat(2 ** 16);
+  assert.throws(() => parse(change((record) => (record.document = document))), { message: /SHA-256 of the manifest/ });
+});
+
+test("refused: a document that is costly to parse itself", () => {
+  const document = "[1,".repeat(2 ** 20);
+  assert.throws(() => parse(change((record) => (record.document = document))), { message: /damaged: document/ });
+});
+
 test("refused: a snapshot of another revision, of another architecture, under another key", () => {
   const read = (of: object, key = snapshotKey) =>
     parseSnapshotRecord(Buffer.from(snapshotText), { template: name, revision: id, ...of }, key, "the record");

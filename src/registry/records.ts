@@ -3,7 +3,7 @@ import { chunkCount, countChunks, Sha256Schema } from "../core/chunks.ts";
 import { sha256 } from "../core/digests.ts";
 import { parseDocument } from "../core/documents.ts";
 import { MvmError } from "../core/errors.ts";
-import type { RevisionId, TemplateName } from "../core/names.ts";
+import { type RevisionId, shortRevision, type TemplateName } from "../core/names.ts";
 import {
   artifactsOf,
   type FileDigest,
@@ -13,6 +13,7 @@ import {
 } from "../template/revision.ts";
 import { type Snapshot, SnapshotDocument } from "../template/snapshot.ts";
 import { filesOf, snapshotKey } from "../template/snapshots.ts";
+import { excessOf } from "./record-limits.ts";
 
 /**
  * The JSON objects of a registry, and the only door by which they come in. Nothing read here is believed: sizes, names
@@ -20,14 +21,13 @@ import { filesOf, snapshotKey } from "../template/snapshots.ts";
  * under. docs/registry-format.md describes every field.
  */
 
-/** A record of this size describes some 40 GiB of content, holes not counted; a larger one is not even parsed. */
-export const MAX_RECORD_BYTES = 16 * 1024 * 1024;
 export const MAX_TAG_BYTES = 64 * 1024;
 
 const MAX_CHUNK_BYTES = 16 * 1024 * 1024;
 const whole = (min: number, max: number) => v.pipe(v.number(), v.integer(), v.minValue(min), v.maxValue(max));
-const Bytes = whole(0, Number.MAX_SAFE_INTEGER);
 const Name = v.pipe(v.string(), v.regex(/^[a-z0-9][a-z0-9._-]{0,62}$/, "it is not a name"));
+/** JSON itself, and so another text that must not be costly to parse: ours have a few KiB. */
+const Document = v.pipe(v.string(), v.maxLength(1024 * 1024));
 const Time = v.pipe(v.string(), v.isoTimestamp());
 
 const SignatureSchema = v.strictObject({
@@ -36,16 +36,30 @@ const SignatureSchema = v.strictObject({
   /** 64 bytes in base64. */
   signature: v.pipe(v.string(), v.regex(/^[A-Za-z0-9+/]{86}==$/, "it is not an Ed25519 signature")),
 });
+export const MAX_SIGNATURES = 16;
 export type Signature = v.InferOutput<typeof SignatureSchema>;
 
 /** Digest of the content, which of `blobs` holds its frame, and offset and length of the frame there. */
-const RemoteChunkSchema = v.strictTuple([Sha256Schema, Bytes, Bytes, Bytes]);
-export type RemoteChunk = v.InferOutput<typeof RemoteChunkSchema>;
+export type RemoteChunk = readonly [sha256: string, blob: number, offset: number, length: number];
+
+/** Checked by hand: a record has up to some hundred thousand of them, and a schema takes a second for those. */
+function isChunk(value: unknown): value is RemoteChunk {
+  if (!Array.isArray(value) || value.length !== 4) return false;
+  const [sha256, ...place] = value;
+  return v.is(Sha256Schema, sha256) && place.every((number) => isWhole(number, 0));
+}
+
+function isWhole(value: unknown, min: number): boolean {
+  return Number.isSafeInteger(value) && (value as number) >= min;
+}
+
+const listOf = <T>(is: (value: unknown) => value is T) =>
+  v.custom<T[]>((value) => Array.isArray(value) && value.every(is), "it is not a list of chunks");
 
 const RemoteFileSchema = v.strictObject({
   ...FileDigestSchema.entries,
   /** In the order of the file; a number stands for so many chunks of zeros. */
-  chunks: v.array(v.union([whole(1, Number.MAX_SAFE_INTEGER), RemoteChunkSchema])),
+  chunks: listOf((value): value is number | RemoteChunk => isWhole(value, 1) || isChunk(value)),
 });
 export type RemoteFile = v.InferOutput<typeof RemoteFileSchema>;
 
@@ -58,8 +72,11 @@ const contentEntries = {
   chunkBytes: whole(4096, MAX_CHUNK_BYTES),
   blobs: v.pipe(v.array(Sha256Schema), v.maxLength(1_000_000)),
   files: v.pipe(v.array(RemoteFileSchema), v.maxLength(16)),
-  signatures: v.pipe(v.array(SignatureSchema), v.maxLength(16)),
+  signatures: v.pipe(v.array(SignatureSchema), v.maxLength(MAX_SIGNATURES)),
 };
+
+/** Stands for the time of a build that nobody can be believed to know: the tag of any other build may take its place. */
+export const UNKNOWN_TIME = new Date(0).toISOString();
 
 /** A revision: its manifest as the bytes that its id is the digest of, and where its files' chunks are. */
 const RevisionRecordSchema = v.strictObject({
@@ -70,7 +87,7 @@ const RevisionRecordSchema = v.strictObject({
   /** The flake it was built from, where another machine can reach that too. */
   flake: v.optional(v.pipe(v.string(), v.maxLength(4096))),
   /** The text of manifest.json. */
-  document: v.string(),
+  document: Document,
 });
 export type RevisionRecord = v.InferOutput<typeof RevisionRecordSchema>;
 
@@ -80,11 +97,18 @@ const SnapshotRecordSchema = v.strictObject({
   kind: v.literal("snapshot"),
   key: Name,
   /** The text of snapshot.json. */
-  document: v.string(),
+  document: Document,
 });
 export type SnapshotRecord = v.InferOutput<typeof SnapshotRecordSchema>;
 
 export type ContentRecord = RevisionRecord | SnapshotRecord;
+
+/** As messages call it. */
+export function titleOf(record: ContentRecord): string {
+  return record.kind === "snapshot"
+    ? `the snapshot ${record.key}`
+    : `revision ${shortRevision(record.revision as RevisionId)} of ${record.template}`;
+}
 
 /** What a name like `latest` means now. */
 const TagRecordSchema = v.strictObject({
@@ -95,7 +119,7 @@ const TagRecordSchema = v.strictObject({
   revision: Sha256Schema,
   builtAt: Time,
   movedAt: Time,
-  signatures: v.pipe(v.array(SignatureSchema), v.maxLength(16)),
+  signatures: v.pipe(v.array(SignatureSchema), v.maxLength(MAX_SIGNATURES)),
 });
 export type TagRecord = v.InferOutput<typeof TagRecordSchema>;
 
@@ -105,7 +129,7 @@ const PushRecordSchema = v.strictObject({
   kind: v.literal("push"),
   template: Name,
   blobs: v.array(Sha256Schema),
-  chunks: v.array(RemoteChunkSchema),
+  chunks: listOf(isChunk),
 });
 export type PushRecord = v.InferOutput<typeof PushRecordSchema>;
 
@@ -127,6 +151,8 @@ function parseRecord<T extends { version: number }>(
   bytes: Buffer,
   place: string,
 ): T {
+  const excess = excessOf(bytes);
+  if (excess !== undefined) throw refused(place, excess);
   const text = bytes.toString("utf8");
   const record = inRegistry(place, () => parseDocument({ title, version: 1, schema }, text, place));
   // What a key given twice means is up to the reader; so is a key that JSON readers treat in a way of their own.
@@ -134,13 +160,9 @@ function parseRecord<T extends { version: number }>(
   return record;
 }
 
+/** A string that holds `"__proto__":` has backslashes in it. */
 function isCanonical(text: string): boolean {
-  let usual = true;
-  const value = JSON.parse(text, (key, part) => {
-    if (key === "__proto__") usual = false;
-    return part;
-  });
-  return usual && JSON.stringify(value) === text;
+  return !text.includes('"__proto__":') && JSON.stringify(JSON.parse(text)) === text;
 }
 
 /** What is wrong with an object of a registry is not mended like a file of this machine. */
@@ -235,7 +257,7 @@ function requireFiles(record: ContentRecord, expected: readonly FileDigest[], pl
 }
 
 /** A zstd frame of content that can't be compressed is a little longer than the content (zstd's format, 3.1.1). */
-const FRAME_OVERHEAD = 1024;
+export const FRAME_OVERHEAD = 1024;
 
 function requireChunks({ chunkBytes, blobs }: ContentRecord, file: RemoteFile, place: string): void {
   if (countChunks(file.chunks) !== chunkCount(file.size, chunkBytes))

@@ -3,14 +3,9 @@ import { MvmError } from "../core/errors.ts";
 import { type RevisionId, shortRevision, type TemplateName } from "../core/names.ts";
 import { forEachParallel } from "../core/parallel.ts";
 import { parseTemplateKey, revisionKey, revisionsOf, snapshotsOf } from "./keys.ts";
-import {
-  MAX_RECORD_BYTES,
-  parseRevisionRecord,
-  parseSnapshotRecord,
-  type RemoteRevision,
-  type RemoteSnapshot,
-} from "./records.ts";
-import type { Store } from "./store.ts";
+import { MAX_RECORD_BYTES } from "./record-limits.ts";
+import { parseRevisionRecord, parseSnapshotRecord, type RemoteRevision, type RemoteSnapshot } from "./records.ts";
+import { listAll, type Store } from "./store.ts";
 
 /** @throws MvmError `REGISTRY_REVISION_NOT_FOUND`, `REGISTRY_CORRUPT`, `NEWER_VERSION` */
 export async function readRemoteRevision(
@@ -35,14 +30,9 @@ export async function readRemoteSnapshots(
   store: Store,
   { record }: RemoteRevision,
 ): Promise<RemoteSnapshot[]> {
-  const keys: string[] = [];
-  for await (const { key } of store.list(
-    snapshotsOf(record.template as TemplateName, record.revision as RevisionId),
-    ctx.signal,
-  ))
-    keys.push(key);
+  const prefix = snapshotsOf(record.template as TemplateName, record.revision as RevisionId);
   const found: RemoteSnapshot[] = [];
-  await forEachParallel(keys, 4, async (key) => {
+  await forEachParallel(await listAll(store, prefix, ctx.signal), 4, async ({ key }) => {
     const parsed = parseTemplateKey(key);
     const object = parsed?.kind === "snapshot" && (await store.get(key, MAX_RECORD_BYTES, ctx.signal));
     if (object) found.push(parseSnapshotRecord(object.bytes, record, parsed.key, key));

@@ -51,7 +51,7 @@ async function repairFile(
 ): Promise<void> {
   const remote = await readRemoteRevision(ctx, store, name, damage.revision);
   const record = await recordOf(ctx, store, remote, damage);
-  requireTrustedContent(record, trustedKeys, `revision ${damage.revision.slice(0, 12)} of ${name}`);
+  requireTrustedContent(record, trustedKeys);
   const directory = join(damage.path, "..");
   if (damage.file === "manifest.json" || damage.file === "snapshot.json") {
     writeFileAtomic(damage.path, record.document);

@@ -66,7 +66,8 @@ describe("registry settings", () => {
       sessionToken: undefined,
     });
     assert.equal((await s3({}, stored).credentials()).sessionToken, "stored-token");
-    assert.throws(() => s3({ ACCESS_KEY_ID: "id" }, stored), isMvmError("REGISTRY_NOT_CONFIGURED"));
+    for (const part of ["ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN"])
+      assert.throws(() => s3({ [part]: "given" }, stored), isMvmError("REGISTRY_NOT_CONFIGURED"), part);
   });
 
   test("AWS has the bucket in the host's name", () => {

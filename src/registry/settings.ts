@@ -59,7 +59,7 @@ export function registryPlace(ctx: Context, settings: Texts = mergedSettings(ctx
 
 type Texts = { readonly [key in (typeof VARIABLES)[keyof typeof VARIABLES]]?: string | undefined };
 
-/** Credentials belong together: a key of the environment is never used with a secret of the file. */
+/** Credentials belong together: a part of the environment's is never used with a part of the file's. */
 const CREDENTIALS = ["accessKeyId", "secretAccessKey", "sessionToken"] as const;
 
 function mergedSettings({ paths, env }: Context): Texts {
@@ -67,7 +67,7 @@ function mergedSettings({ paths, env }: Context): Texts {
     Object.entries(VARIABLES).flatMap(([name, key]) => (env[ENV + name] ? [[key, env[ENV + name]]] : [])),
   ) as Texts;
   const stored: RegistrySettings = { ...readConfig(paths).registry };
-  if (given.accessKeyId ?? given.secretAccessKey) for (const key of CREDENTIALS) delete stored[key];
+  if (CREDENTIALS.some((key) => given[key])) for (const key of CREDENTIALS) delete stored[key];
   const merged: Texts = { ...stored, ...given };
   if (merged.endpoint !== undefined) return merged;
   throw new MvmError("REGISTRY_NOT_CONFIGURED", "there is no registry to share templates through", {
@@ -145,11 +145,11 @@ function addressingOf(text: string): "path" | "virtual-host" {
 }
 
 function credentialsOf({ accessKeyId, secretAccessKey, sessionToken }: Texts): () => Promise<S3Credentials> {
-  if (accessKeyId === undefined && secretAccessKey === undefined) return chainCredentials();
+  if ((accessKeyId ?? secretAccessKey ?? sessionToken) === undefined) return chainCredentials();
   if (accessKeyId === undefined || secretAccessKey === undefined) {
     const missing = accessKeyId === undefined ? "ACCESS_KEY_ID" : "SECRET_ACCESS_KEY";
-    throw new MvmError("REGISTRY_NOT_CONFIGURED", `there is only half a key: ${ENV}${missing} is not set`, {
-      hint: "set both where you set the other; or neither, and AWS's default credentials are used",
+    throw new MvmError("REGISTRY_NOT_CONFIGURED", `there is only a part of a key: ${ENV}${missing} is not set`, {
+      hint: "set all its parts in one place, the environment or config.json; or none, and AWS's default credentials are used",
     });
   }
   const credentials = { accessKeyId, secretAccessKey, sessionToken };

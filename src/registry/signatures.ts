@@ -3,7 +3,14 @@ import { existsSync, readFileSync } from "node:fs";
 import { sha256 } from "../core/digests.ts";
 import { fileError, MvmError } from "../core/errors.ts";
 import { writeFileAtomic } from "../core/files.ts";
-import type { ContentRecord, Signature, TagRecord } from "./records.ts";
+import {
+  type ContentRecord,
+  MAX_SIGNATURES,
+  type RevisionRecord,
+  type Signature,
+  type TagRecord,
+  titleOf,
+} from "./records.ts";
 
 /**
  * Ed25519 (RFC 8032) over one canonical text: what is signed is a list of facts, a line each, and no JSON, so that there
@@ -33,6 +40,14 @@ function factsOf(record: ContentRecord): string[] {
     `document ${sha256(record.document)}`,
     ...record.files.map(({ file, size, sha256 }) => `file ${file} ${size} ${sha256}`),
   ];
+}
+
+/**
+ * When a revision was built: neither its id nor a tag that is signed says it, where it is pulled by its id. A text of its own, so
+ * that a reader who does not know it still finds the signature over the content.
+ */
+export function builtToSign({ template, revision, builtAt }: RevisionRecord): string {
+  return lines(["mvmctl built 1", `template ${template}`, `revision ${revision}`, `built ${builtAt}`]);
 }
 
 export function tagToSign(tag: TagRecord): string {
@@ -99,9 +114,11 @@ export function signText(text: string, { publicKey, privateKey }: SigningKey): S
   return { key: publicKey, signature: sign(null, Buffer.from(text), privateKey).toString("base64") };
 }
 
-/** The signatures with ours among them, once. */
-export function addSignature(signatures: readonly Signature[], ours: Signature): Signature[] {
-  return [...signatures.filter(({ key }) => key !== ours.key), ours];
+/** The record with our signatures over these texts in place of all our earlier ones. */
+export function withSignatures<T extends ContentRecord>(record: T, texts: readonly string[], key: SigningKey): T {
+  const others = record.signatures.filter((one) => one.key !== key.publicKey);
+  const ours = texts.map((text) => signText(text, key));
+  return { ...record, signatures: [...others, ...ours].slice(-MAX_SIGNATURES) };
 }
 
 /** Whether one of the signatures that `counts` is over the record with its flake. */
@@ -110,13 +127,19 @@ export function isFlakeSigned(record: ContentRecord, counts: (signature: Signatu
   return text !== undefined && record.signatures.some((one) => counts(one) && isSignatureOf(text, one));
 }
 
+/** Whether one of the signatures that `counts` is over the time that the record says it was built. */
+export function isTimeSigned(record: RevisionRecord, counts: (signature: Signature) => boolean): boolean {
+  const text = builtToSign(record);
+  return record.signatures.some((one) => counts(one) && isSignatureOf(text, one));
+}
+
 /**
  * Does nothing where no keys are trusted. A signature may be over the content alone: the flake is then nobody's word.
  * @throws MvmError `UNTRUSTED` unless one of the trusted keys signed the record, with its flake or without
  */
-export function requireTrustedContent(record: ContentRecord, trusted: readonly string[], what: string): void {
+export function requireTrustedContent(record: ContentRecord, trusted: readonly string[]): void {
   if (isFlakeSigned(record, ({ key }) => trusted.includes(key))) return;
-  requireTrusted(contentToSign(record), record.signatures, trusted, what);
+  requireTrusted(contentToSign(record), record.signatures, trusted, titleOf(record));
 }
 
 /**

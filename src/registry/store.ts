@@ -48,6 +48,11 @@ export interface PutOptions {
   readonly condition?: { readonly ifAbsent: true } | { readonly ifMatch: string };
 }
 
+/** All that a list finds. */
+export async function listAll(store: Store, prefix: string, signal: AbortSignal): Promise<ObjectInfo[]> {
+  return await Array.fromAsync(store.list(prefix, signal));
+}
+
 /** What a command that was stopped may still take: it ends within two seconds. */
 const TAKE_BACK_MS = 1500;
 

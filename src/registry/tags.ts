@@ -48,6 +48,26 @@ export function refuseRollback(
   );
 }
 
+export function isSigned(tag: TagRecord | undefined): boolean {
+  return (tag?.signatures.length ?? 0) > 0;
+}
+
+/**
+ * Whoever trusts certain keys takes a signed tag only: one that lost its signature is lost to them.
+ * @throws MvmError `TAG_SIGNED`
+ */
+export function refuseUnsigned(from: TagRecord | undefined): void {
+  if (!from || !isSigned(from)) return;
+  const keys = from.signatures.map(({ key }) => key).join(", ");
+  throw new MvmError(
+    "TAG_SIGNED",
+    `the tag '${from.tag}' of ${from.template} is signed, by ${keys}: this push is not`,
+    {
+      hint: "sign it, with --sign or --key FILE; or say with --unsigned that the tag is to lose its signature",
+    },
+  );
+}
+
 /**
  * Moves a tag from what was read to `record`. Of two pushes that move it at once, one does.
  * @throws MvmError `TAG_MOVED` when somebody else moved it since

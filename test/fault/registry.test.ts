@@ -4,6 +4,7 @@ import { randomUUID } from "node:crypto";
 import {
   closeSync,
   existsSync,
+  linkSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -13,10 +14,11 @@ import {
   rmSync,
   symlinkSync,
   truncateSync,
+  utimesSync,
   writeFileSync,
   writeSync,
 } from "node:fs";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { after, before, beforeEach, describe, test } from "node:test";
 import { resolvePaths } from "../../src/core/paths.ts";
 import { run } from "../../src/core/process.ts";
@@ -78,6 +80,16 @@ describe("a registry that is wrong, and commands that are killed", () => {
   test("a record of a GiB is refused before it is read", async () => {
     truncateSync(record(), 1024 ** 3);
     await bob.fails(["template", "pull", "web"], "REGISTRY_OBJECT_TOO_LARGE");
+    await nothingPublished();
+  });
+
+  test("a record with millions of entries, or nested without end, is refused in little memory", async () => {
+    const good = readFileSync(record(), "utf8");
+    for (const costly of ["1,".repeat(8_000_000), "[".repeat(8_000_000)]) {
+      writeFileSync(record(), good.replace('"files":[', `"files":[${costly}`));
+      const env = { NODE_OPTIONS: "--max-old-space-size=64" };
+      await bob.fails(["template", "pull", "web"], "REGISTRY_CORRUPT", { env });
+    }
     await nothingPublished();
   });
 
@@ -171,11 +183,36 @@ describe("a registry that is wrong, and commands that are killed", () => {
     mkdirSync(partial, { recursive: true });
     writeFileSync(victim, "precious");
     symlinkSync(victim, join(partial, "rootfs.erofs"));
-    assert.equal((await run("mkfifo", [join(partial, "vmlinux")])).exitCode, 0);
+    linkSync(victim, join(partial, "vmlinux"));
+    const snapshot = join(partial, "snapshots", basename(made.snapshot));
+    mkdirSync(snapshot, { recursive: true });
+    assert.equal((await run("mkfifo", [join(snapshot, "mem.bin")])).exitCode, 0);
+    mkdirSync(join(snapshot, "vmstate.bin"));
     await bob.ok(["template", "pull", "web"]);
     assert.equal(readFileSync(victim, "utf8"), "precious");
     await bob.ok(["template", "verify", "web"]);
   });
+
+  for (const [what, linked] of [
+    ["what was fetched", () => ["cache", "pulls", `web-${made.id}`]],
+    ["its snapshots", () => ["cache", "pulls", `web-${made.id}`, "snapshots"]],
+    ["one of its snapshots", () => ["cache", "pulls", `web-${made.id}`, "snapshots", basename(made.snapshot)]],
+    ["all pulls", () => ["cache", "pulls"]],
+  ] as const) {
+    test(`a link where the directory of ${what} should be is never followed`, async () => {
+      const link = join(bob.dataDir, ...linked());
+      const victim = join(bob.dataDir, "victim");
+      mkdirSync(victim);
+      writeFileSync(join(victim, "rootfs.erofs"), "precious");
+      utimesSync(join(victim, "rootfs.erofs"), 0, 0); // old, as what a forgotten pull left
+      mkdirSync(dirname(link), { recursive: true });
+      symlinkSync(victim, link);
+      await bob.ok(["template", "pull", "web"]);
+      assert.deepEqual(readdirSync(victim), ["rootfs.erofs"]);
+      assert.equal(readFileSync(join(victim, "rootfs.erofs"), "utf8"), "precious");
+      await bob.ok(["template", "verify", "web"]);
+    });
+  }
 
   test("an object of a directory registry that is a link is not read", async () => {
     renameSync(record(), join(alice.dataDir, "elsewhere"));

@@ -151,6 +151,7 @@ export function pushRequest(template: string, more: Partial<PushRequest> = {}): 
     template: template as TemplateName,
     tag: DEFAULT_TAG,
     snapshots: true,
+    allowUnsigned: false,
     allowRollback: false,
     conditionalWrites: true,
     ...more,

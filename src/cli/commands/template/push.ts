@@ -19,6 +19,7 @@ export const page: Page = {
       .option("--no-snapshot", "without snapshots: whoever pulls it boots it")
       .option("--sign", "sign it with the configured key")
       .option("--key <file>", "sign it with this key")
+      .option("--unsigned", "let a signed tag lose its signature, and a signed revision have a snapshot without one")
       .option("--allow-rollback", "let the tag go back to an older build"),
   examples: [
     "mvmctl template push my-service",
@@ -40,6 +41,7 @@ export const page: Page = {
       tag,
       snapshots: options["snapshot"] !== false,
       ...(signs ? { signingKey: signingKey(cli, key) } : {}),
+      allowUnsigned: flag(options, "unsigned"),
       allowRollback: flag(options, "allowRollback"),
       conditionalWrites: conditions.ifAbsent && conditions.ifMatch,
     });

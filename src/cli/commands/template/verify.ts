@@ -1,4 +1,4 @@
-import { parseTemplateName, type RevisionId } from "../../../core/names.ts";
+import { parseTemplateName, shortRevision } from "../../../core/names.ts";
 import { formatBytes, formatMs } from "../../../core/sizes.ts";
 import { resolveRemoteRevision } from "../../../registry/remote.ts";
 import { repairTemplate } from "../../../registry/repair.ts";
@@ -12,7 +12,7 @@ import { flag, type Page } from "../../page.ts";
 export const page: Page = {
   summary: "Check a template's files against their digests",
   description:
-    "Reads every file of every revision and snapshot on this machine; with --remote, every object of the template in the registry. Exit code 1 if anything is damaged.",
+    "Reads every file of every revision and snapshot on this machine; with --remote, every tag, record and blob of the template in the registry, and every chunk in them. Exit code 1 if anything is damaged.",
   define: (command) =>
     command
       .argument("<name[@revision]>")
@@ -43,7 +43,7 @@ export const page: Page = {
     return report(cli, { ...after, repaired: outcome.damage, fetchedBytes: totals.transferred }, (found) =>
       found.damage.length > 0
         ? describeLocal(found)
-        : `Repaired ${outcome.damage.length === 1 ? "1 file" : `${outcome.damage.length} files`} of ${template}, ${fetched} fetched.\n`,
+        : `Repaired ${count(outcome.damage.length, "file")} of ${template}, ${fetched} fetched.\n`,
     );
   },
 };
@@ -59,7 +59,7 @@ function report<T extends VerifyOutcome | RemoteVerifyOutcome>(
 
 function describeLocal({ template, revisions, files, bytes, damage, durationMs }: VerifyOutcome): string {
   if (damage.length === 0) {
-    const what = `${revisions === 1 ? "1 revision" : `${revisions} revisions`}, ${files} files, ${formatBytes(bytes)}`;
+    const what = `${count(revisions, "revision")}, ${files} files, ${formatBytes(bytes)}`;
     return `${template} is whole: ${what}, in ${formatMs(durationMs)}.\n`;
   }
   return `${damage.map(describeDamage).join("\n")}\nMend it: mvmctl template verify ${template} --repair, or build it again with --force\n`;
@@ -75,14 +75,32 @@ function describeDamage({ path, reason, chunks }: Damage): string {
   return `damaged: ${path}: ${chunks.length === 1 ? "chunk" : "chunks"} ${shown}${more}: ${reason}`;
 }
 
-function describeRemote({ template, revisions, blobs, bytes, damage, durationMs }: RemoteVerifyOutcome): string {
+function describeRemote({
+  template,
+  revisions,
+  tags,
+  blobs,
+  chunks,
+  bytes,
+  damage,
+  durationMs,
+}: RemoteVerifyOutcome): string {
   if (damage.length === 0) {
-    const what = `${revisions === 1 ? "1 revision" : `${revisions} revisions`}, ${blobs === 1 ? "1 blob" : `${blobs} blobs`}, ${formatBytes(bytes)}`;
-    return `${template} is whole in the registry: ${what}, in ${formatMs(durationMs)}.\n`;
+    const what = [
+      count(revisions, "revision"),
+      count(tags, "tag"),
+      `${count(blobs, "blob")} with ${count(chunks, "chunk")}`,
+      formatBytes(bytes),
+    ];
+    return `${template} is whole in the registry: ${what.join(", ")}, in ${formatMs(durationMs)}.\n`;
   }
-  const lines = damage.map(
-    ({ object, reason, revision }) =>
-      `damaged: ${object} (revision ${(revision as RevisionId).slice(0, 12)}): ${reason}`,
-  );
+  const lines = damage.map(({ object, reason, revision }) => {
+    const of = revision ? ` (revision ${shortRevision(revision)})` : "";
+    return `damaged: ${object}${of}: ${reason}`;
+  });
   return `${lines.join("\n")}\nMend it: push the template again from a machine that has it whole\n`;
+}
+
+function count(number: number, what: string): string {
+  return number === 1 ? `1 ${what}` : `${number} ${what}s`;
 }
