@@ -14,6 +14,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { makeTemplate, pullRequest, pushRequest } from "../../test/support/registry.ts";
 import { alterRecord, useWorld, web, wrap } from "../../test/support/registry-world.ts";
+import { until } from "../../test/support/wait.ts";
 import { CHUNK_BYTES, indexFile } from "../core/chunks.ts";
 import { allocatedBytes } from "../core/disk-usage.ts";
 import { MvmError } from "../core/errors.ts";
@@ -117,12 +118,16 @@ test("a pull that was broken off goes on where it stopped", async () => {
   makeTemplate(alice.paths, "web");
   const whole = await pushTemplate(alice.ctx, store, pushRequest("web"));
   const stopping = new AbortController();
-  let ranges = 0;
+  let begun = false;
   const interrupted: Store = wrap(store, {
-    getRange: (key, offset, length) => {
-      if (++ranges > 1) stopping.abort(new Error("stopped"));
-      stopping.signal.throwIfAborted();
-      return store.getRange(key, offset, length, stopping.signal);
+    getRange: async (key, offset, length, signal) => {
+      if (!begun) {
+        begun = true;
+        return store.getRange(key, offset, length, signal);
+      }
+      await until("something of the first range is on the disk", () => bytesBelow(join(bob.paths.cache, "pulls")) > 0);
+      stopping.abort(new Error("stopped"));
+      throw stopping.signal.reason;
     },
   });
   await assert.rejects(
@@ -241,3 +246,9 @@ test("a push that may not delete succeeds, and says what it left", async () => {
   assert.match(alice.notes.join(), /everything is pushed.*v1\/pushes.*no deletion for you/);
   assert.equal((await pullTemplate(bob.ctx, store, pullRequest("web"))).revision, revision);
 });
+
+/** Bytes that the files below a directory take on the disk. */
+function bytesBelow(directory: string): number {
+  const files = readdirSync(directory, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+  return files.reduce((sum, { parentPath, name }) => sum + allocatedBytes(statSync(join(parentPath, name))), 0);
+}
