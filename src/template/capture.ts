@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync, renameSync, rmSync, statSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, renameSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { type FileIndex, indexFile } from "../core/chunks.ts";
 import { monotonicMs } from "../core/clock.ts";
@@ -204,8 +204,8 @@ async function publish(
   const key = snapshotKey(identity);
   const target = join(snapshotsDirectory, key);
   // A rename can't replace a directory that has files. A killed mvmctl between these two leaves the revision without
-  // a snapshot, which the next build makes again.
-  rmSync(target, { recursive: true, force: true });
+  // a snapshot, which the next build makes again; removing the old one in its place would leave half of it.
+  if (existsSync(target)) renameSync(target, join(staging, "replaced"));
   renameSync(files, target);
   syncDirectory(staging);
   syncDirectory(snapshotsDirectory);
