@@ -1,12 +1,11 @@
 import assert from "node:assert/strict";
-import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { spawnChecked } from "../../src/core/process.ts";
 import { findVmProcesses } from "../../src/core/process-identity.ts";
-import { LAUNCHER, type Mvmctl, REPOSITORY, useMvmctl } from "../support/mvmctl.ts";
+import { leftovers } from "../support/kill.ts";
+import { LAUNCHER, type Mvmctl, useMvmctl } from "../support/mvmctl.ts";
+import { buildHelloWith } from "../support/template.ts";
 import { until } from "../support/wait.ts";
 
 /** A service that says when it comes and when it is asked to go. */
@@ -20,30 +19,13 @@ interface Foreground {
   readonly ended: Promise<number | null>;
 }
 
-function leftovers(directory: string): string[] {
-  return readdirSync(directory, { recursive: true, encoding: "utf8" }).filter((path) => path.includes(".staging-"));
-}
-
 describe("run --foreground", () => {
   let mvm: Mvmctl;
-  let flake: string;
   before(async () => {
     mvm = useMvmctl();
-    flake = mkdtempSync(join(tmpdir(), "mvm-flake-"));
-    cpSync(join(REPOSITORY, "examples", "hello"), flake, { recursive: true });
-    const text = readFileSync(join(flake, "flake.nix"), "utf8");
-    writeFileSync(
-      join(flake, "flake.nix"),
-      text.replace("path:../../nix", `path:${REPOSITORY}/nix`).replace("healthChecks", `${TALK}\n\n      healthChecks`),
-    );
-    rmSync(join(flake, "flake.lock"));
-    await mvm.ok(["template", "create", "hello", "--flake", flake, "--mem", "256"]);
-    await mvm.ok(["template", "build", "hello", "--snapshot"]);
+    await buildHelloWith(mvm, "hello", TALK);
   });
-  after(() => {
-    mvm[Symbol.dispose]();
-    rmSync(flake, { recursive: true, force: true });
-  });
+  after(() => mvm[Symbol.dispose]());
 
   async function foreground(name: string, more: readonly string[] = []): Promise<Foreground> {
     const args = [LAUNCHER, "run", "--template", "hello", "--name", name, "--foreground", ...more];
