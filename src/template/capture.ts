@@ -1,4 +1,4 @@
-import { chmodSync, existsSync, mkdirSync, renameSync, rmSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, renameSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { type FileIndex, indexFile } from "../core/chunks.ts";
 import { monotonicMs } from "../core/clock.ts";
@@ -7,7 +7,7 @@ import { requireSpace } from "../core/disk-space.ts";
 import { allocatedBytes } from "../core/disk-usage.ts";
 import { writeDocument } from "../core/documents.ts";
 import { MvmError, messageOf } from "../core/errors.ts";
-import { ensureDirectory, syncDirectory, syncFile } from "../core/files.ts";
+import { ensureDirectory, makeReadOnly, syncDirectory, syncFile } from "../core/files.ts";
 import { isAlive } from "../core/process-identity.ts";
 import { formatMs, MiB } from "../core/sizes.ts";
 import { makeStagingDirectory } from "../core/staging.ts";
@@ -26,8 +26,6 @@ import { vmConfigOf } from "./vm-config.ts";
 const VMSTATE = "vmstate.bin";
 const MEMORY = "mem.bin";
 const DATA_DISK = "data.img";
-/** Clones map the memory and read the rest: nobody may write them, not even their owner by accident. */
-const READ_ONLY = 0o444;
 
 const PREPARE_TIMEOUT_MS = 60_000;
 /** What a snapshot takes besides the memory: vmstate, logs. */
@@ -216,7 +214,7 @@ async function publish(
 }
 
 async function sealFile(path: string, signal: AbortSignal): Promise<FileIndex> {
-  chmodSync(path, READ_ONLY);
+  makeReadOnly(path);
   syncFile(path);
   return await indexFile(path, signal);
 }

@@ -31,16 +31,24 @@ export async function failNthFileCall(
 ): Promise<boolean> {
   const real = Object.fromEntries(CALLS.map((name) => [name, fs[name]]));
   let count = 0;
+  /** Node's readFileSync closes what it opened, wherever that is, with the function that everybody can see. */
+  let isInside = false;
   for (const name of CALLS) {
     const call = real[name] as (...args: unknown[]) => unknown;
     (fs as unknown as Record<string, unknown>)[name] = (...args: unknown[]) => {
       const [first] = args;
       const ours = typeof first === "number" ? first > 2 : String(first).startsWith(directory);
-      if (ours && ++count === nth) {
+      if (ours && !isInside && ++count === nth) {
         if (name === "closeSync") call(...args);
         throw Object.assign(new Error(`${code}: injected, ${name} '${String(first)}'`), { code, syscall: name });
       }
-      return call(...args);
+      if (isInside) return call(...args);
+      isInside = true;
+      try {
+        return call(...args);
+      } finally {
+        isInside = false;
+      }
     };
   }
   syncBuiltinESMExports();
