@@ -86,6 +86,18 @@ describe("what a guest does by itself", () => {
     }
   });
 
+  test("instances without a name get one each that can be read, and are found by it", async () => {
+    const names = await Promise.all(
+      [1, 2].map(async () => (await mvm.json<{ name: string }>(["run", "--template", "hello"])).name),
+    );
+    for (const name of names) {
+      assert.match(name, /^[a-z]+-[a-z]+-\d{4}$/);
+      assert.equal(await shell(mvm, name, "hostname"), name);
+    }
+    assert.notEqual(names[0], names[1]);
+    await mvm.ok(["rm", "--force", ...names]);
+  });
+
   test("a postRestore hook that fails is an error with its words, and leaves nothing", async () => {
     const run = ["run", "--template", "hello", "--name", "failing", "-e", "FAIL=yes"];
     const said = (await mvm.run(run)).stderr;
