@@ -1,9 +1,8 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { setTimeout as delay } from "node:timers/promises";
 import { spawnChecked } from "../../src/core/process.ts";
 import { findVmProcesses } from "../../src/core/process-identity.ts";
-import { leftovers } from "../support/kill.ts";
+import { atRandomMoments, durationOf, leftovers } from "../support/kill.ts";
 import { LAUNCHER, type Mvmctl, useMvmctl } from "../support/mvmctl.ts";
 import { buildHelloWith } from "../support/template.ts";
 import { until } from "../support/wait.ts";
@@ -109,18 +108,19 @@ describe("run --foreground", () => {
   });
 
   test("killed at any moment of its start, it leaves no VM, and nothing that the doctor does not remove", async () => {
-    for (let round = 0; round < 20; round++) {
-      const vm = await foreground(`killed-${round}`);
-      await delay(100 + round * 40);
-      vm.signal("SIGKILL");
-      await vm.ended;
+    const run = (name: string) => ["run", "--template", "hello", "--name", name];
+    const toMs = await durationOf(mvm, run("measured"));
+    await mvm.ok(["rm", "--force", "measured"]);
+    await atRandomMoments(mvm, { count: 20, toMs: 1.2 * toMs }, async (kill, index) => {
+      const name = `killed-${index}`;
+      await kill([...run(name), "--foreground"]);
       await until("no VM is left", () => findVmProcesses(mvm.dataDir).length === 0);
       const { checks } = await mvm.json<{ checks: { subject: string; state: string; mend?: string }[] }>(["doctor"]);
       const wrong = checks.filter(({ subject, state }) => state !== "ok" && subject.startsWith("instance killed"));
       for (const { mend } of wrong) assert.match(mend ?? "", /mvmctl rm killed-/);
-      await mvm.run(["rm", "--force", `killed-${round}`]);
-      assert.deepEqual(leftovers(mvm.dataDir), [], `round ${round}`);
-    }
+      await mvm.run(["rm", "--force", name]);
+      assert.deepEqual(leftovers(mvm.dataDir), []);
+    });
   });
 
   test("told to stop while it starts, it leaves nothing and ends with 0", async () => {
