@@ -6,12 +6,14 @@ import type { Context } from "../../src/core/context.ts";
 import { MvmError } from "../../src/core/errors.ts";
 import { parseInstanceName, parseTemplateName } from "../../src/core/names.ts";
 import { findVmProcesses } from "../../src/core/process-identity.ts";
+import { chooseDriver } from "../../src/hypervisor/choose.ts";
 import { createContext } from "../../src/index.ts";
 import { runInstance } from "../../src/instance/run.ts";
 import { removeInstance } from "../../src/instance/stop.ts";
 import { buildTemplate } from "../../src/template/build.ts";
 import { currentRevisionId } from "../../src/template/revisions.ts";
-import { failNthFileCall } from "../support/failing-files.ts";
+import { readSnapshots } from "../../src/template/snapshots.ts";
+import { failFileCalls, failNthFileCall } from "../support/failing-files.ts";
 import { leftovers, requireSound } from "../support/kill.ts";
 import { type Mvmctl, useMvmctl } from "../support/mvmctl.ts";
 import { buildExample } from "../support/template.ts";
@@ -68,6 +70,7 @@ describe("file calls that fail while a VM is built or run", () => {
       removeLeftovers(outcome);
       assert.deepEqual(readdirSync(ctx.paths.instances), running, `call ${nth}`);
     }
+    await removeInstance(ctx, name, { force: true });
     await requireSound(mvm);
   });
 
@@ -84,6 +87,35 @@ describe("file calls that fail while a VM is built or run", () => {
       removeLeftovers(outcome);
       await requireSound(mvm);
       mkdirSync(ctx.paths.revisions(hello), { recursive: true });
+    }
+  });
+
+  test("no space at the moment a manifest is written: it is said, and what was there is untouched", async () => {
+    const drivers = [await chooseDriver(ctx, undefined, {})];
+    const build = () => buildTemplate(ctx, hello, { force: true, snapshot: { drivers, timeoutMs: 60_000 } });
+    const { revision } = await build();
+    const snapshots = () =>
+      readSnapshots(ctx.paths.snapshots(hello, revision.id)).map(({ snapshot }) => snapshot.createdAt);
+    const before = snapshots();
+    assert.equal(before.length, 1);
+    for (const [file, code] of [
+      ["build.json", "DISK_FULL"],
+      ["snapshot.json", "SNAPSHOT_FAILED"],
+    ] as const) {
+      await failFileCalls(
+        (name, first) => name === "openSync" && String(first).endsWith(`-${file}`),
+        "ENOSPC",
+        async () => {
+          await assert.rejects(build(), (error) => {
+            assert.ok(error instanceof MvmError && error.code === code, String(error));
+            assert.match(error.message, new RegExp(`${file}: no space left`));
+            return true;
+          });
+        },
+      );
+      assert.deepEqual(snapshots(), before);
+      assert.deepEqual(findVmProcesses(mvm.dataDir), []);
+      await requireSound(mvm);
     }
   });
 });
