@@ -1,14 +1,13 @@
 import { statfsSync } from "node:fs";
-import { MvmError } from "./errors.ts";
+import { fileError, MvmError } from "./errors.ts";
 import { formatBytes } from "./sizes.ts";
 
 /**
  * Refuses work that can't fit before it begins, so that it does not fail half-way.
- * @throws MvmError `DISK_FULL`
+ * @throws MvmError `DISK_FULL`, `FILE_FAILED`
  */
 export function requireSpace(directory: string, bytes: number, purpose: string): void {
-  const { bavail, bsize } = statfsSync(directory);
-  const free = bavail * bsize;
+  const free = freeBytes(directory);
   if (free >= bytes) return;
   throw new MvmError(
     "DISK_FULL",
@@ -17,4 +16,13 @@ export function requireSpace(directory: string, bytes: number, purpose: string):
       hint: "free some space, or set MVM_DATA_DIR to a larger file system",
     },
   );
+}
+
+function freeBytes(directory: string): number {
+  try {
+    const { bavail, bsize } = statfsSync(directory);
+    return bavail * bsize;
+  } catch (error) {
+    throw fileError(error, directory, "look at the free space of");
+  }
 }

@@ -1,4 +1,5 @@
 import {
+  chmodSync,
   closeSync,
   fsyncSync,
   mkdirSync,
@@ -19,17 +20,27 @@ import { stagingName } from "./staging-name.ts";
  * times slower in Node, and one write with its syncs takes less than a millisecond.
  */
 
+/** The mode of what is shared and never written again: clones map a snapshot's memory and read the rest. */
+export const READ_ONLY = 0o444;
+
 function temporaryBeside(path: string): string {
   return join(dirname(path), stagingName(basename(path)));
 }
 
-/** Makes what was written in a directory (new names, renames) survive a power cut. */
+/**
+ * Makes what was written in a directory (new names, renames) survive a power cut.
+ * @throws MvmError `DISK_FULL`, `FILE_FAILED`
+ */
 export function syncDirectory(path: string): void {
-  const fd = openSync(path, "r");
   try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
+    const fd = openSync(path, "r");
+    try {
+      fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+  } catch (error) {
+    throw fileError(error, path, "write");
   }
 }
 
@@ -71,6 +82,24 @@ export function replaceSymlink(path: string, target: string): void {
     syncDirectory(dirname(path));
   } catch (error) {
     rmSync(temporary, { force: true });
+    throw fileError(error, path, "write");
+  }
+}
+
+/** Removes a file or a whole directory; that it is not there is no error. @throws MvmError `FILE_FAILED` */
+export function remove(path: string): void {
+  try {
+    rmSync(path, { recursive: true, force: true });
+  } catch (error) {
+    throw fileError(error, path, "remove");
+  }
+}
+
+/** Nobody writes it from here on, not even its owner by accident. @throws MvmError `FILE_FAILED` */
+export function makeReadOnly(path: string): void {
+  try {
+    chmodSync(path, READ_ONLY);
+  } catch (error) {
     throw fileError(error, path, "write");
   }
 }

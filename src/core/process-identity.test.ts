@@ -4,6 +4,8 @@ import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import type { Writable } from "node:stream";
 import { test } from "node:test";
+import { isMvmError } from "../../test/support/errors.ts";
+import { failFileCalls } from "../../test/support/failing-files.ts";
 import { until } from "../../test/support/wait.ts";
 import {
   bootId,
@@ -53,6 +55,13 @@ test("a zombie is dead", async () => {
   } finally {
     parent.kill("SIGKILL");
   }
+});
+
+test("a process that can't be looked at, with too many files open, is not taken for dead", async () => {
+  const self = ownIdentity();
+  const isStat = (_call: string, path: unknown) => path === `/proc/${process.pid}/stat`;
+  await failFileCalls(isStat, "EMFILE", () => assert.throws(() => isAlive(self), isMvmError("FILE_FAILED")));
+  await failFileCalls(isStat, "ESRCH", () => assert.ok(!isAlive(self)));
 });
 
 test("somebody else who got the same pid is neither meant nor signalled", () => {

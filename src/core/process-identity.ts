@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync } from "node:fs";
 import * as v from "valibot";
+import { fileError, isErrno } from "./errors.ts";
 
 /**
  * A process for good: a pid alone is reused, and after a reboot every pid belongs to somebody else.
@@ -21,12 +22,24 @@ export function bootId(): string {
 
 /** State letter and start time of a process, or undefined if there is none. */
 function statOf(pid: number): { state: string; startTime: string } | undefined {
+  const stat = readOf(pid, "stat");
+  if (stat === undefined) return undefined;
+  // The command name is in parentheses and may hold spaces and parentheses itself: count from the last one.
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return { state: fields[0] ?? "", startTime: fields[19] ?? "" };
+}
+
+/**
+ * A file of /proc/PID, or undefined if that process is gone or somebody else's. Where we have too many files open to look,
+ * every process would be dead, and what it makes would be swept away.
+ * @throws MvmError `FILE_FAILED`
+ */
+function readOf(pid: number, file: string): string | undefined {
+  const path = `/proc/${pid}/${file}`;
   try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
-    // The command name is in parentheses and may hold spaces and parentheses itself: count from the last one.
-    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-    return { state: fields[0] ?? "", startTime: fields[19] ?? "" };
-  } catch {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    if (isErrno(error, "EMFILE", "ENFILE")) throw fileError(error, path, "read");
     return undefined;
   }
 }
@@ -83,10 +96,6 @@ export function findVmProcesses(directory: string): ProcessIdentity[] {
 /** The directory of the VM that a process is the hypervisor of, or undefined. */
 export function vmDirectoryOf(pid: number): string | undefined {
   const mark = `${VM_DIRECTORY_VARIABLE}=`;
-  try {
-    const variables = readFileSync(`/proc/${pid}/environ`, "utf8").split("\0");
-    return variables.find((variable) => variable.startsWith(mark))?.slice(mark.length);
-  } catch {
-    return undefined;
-  }
+  const variables = readOf(pid, "environ")?.split("\0");
+  return variables?.find((variable) => variable.startsWith(mark))?.slice(mark.length);
 }

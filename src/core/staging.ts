@@ -1,7 +1,7 @@
-import { mkdirSync, readdirSync, rmSync } from "node:fs";
+import { mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
-import { fileError, isErrno } from "./errors.ts";
-import { ensureDirectory } from "./files.ts";
+import { fileError, isErrno, MvmError } from "./errors.ts";
+import { ensureDirectory, remove } from "./files.ts";
 import { findVmProcesses, signalProcess } from "./process-identity.ts";
 import { isAbandoned, STAGING_PREFIX, stagingName } from "./staging-name.ts";
 
@@ -9,7 +9,10 @@ export interface StagingDirectory extends Disposable {
   readonly path: string;
 }
 
-/** Makes a staging directory in `parent`. Disposing removes it, unless it was renamed away. */
+/**
+ * Makes a staging directory in `parent`. Disposing removes it, unless it was renamed away; what can't be removed is left to the
+ * next command, and fails nothing.
+ */
 export function makeStagingDirectory(parent: string, label: string): StagingDirectory {
   ensureDirectory(parent);
   const path = join(parent, stagingName(label));
@@ -18,15 +21,16 @@ export function makeStagingDirectory(parent: string, label: string): StagingDire
   } catch (error) {
     throw fileError(error, path, "create the directory");
   }
-  return { path, [Symbol.dispose]: () => remove(path) };
-}
-
-function remove(path: string): void {
-  try {
-    rmSync(path, { recursive: true, force: true });
-  } catch (error) {
-    throw fileError(error, path, "remove");
-  }
+  return {
+    path,
+    [Symbol.dispose]: () => {
+      try {
+        remove(path);
+      } catch (error) {
+        if (!(error instanceof MvmError)) throw error;
+      }
+    },
+  };
 }
 
 /**

@@ -79,7 +79,8 @@ export function createQemuDriver(host: { cacheDir: string; env: NodeJS.ProcessEn
       return await use(qmp);
     } catch (error) {
       // A control socket that breaks is how a VM that ends looks from here, a moment before it has; why it ended says more.
-      throw (await hasEnded(vm)) ? explainEnd(vm.directory) : error;
+      if (await hasEnded(vm)) throw explainEnd(vm.directory);
+      throw isUnreachable(error) ? hangs(error) : error;
     }
   }
 
@@ -164,6 +165,18 @@ async function loadAndContinue(qmp: QmpClient, onLoaded: StartOptions["onLoaded"
   }
   onLoaded?.();
   await qmp.execute("cont");
+}
+
+function isUnreachable(error: unknown): boolean {
+  return error instanceof MvmError && error.code === "UNREACHABLE";
+}
+
+function hangs(cause: unknown): MvmError {
+  const seconds = CONTROL_TIMEOUT_MS / 1000;
+  return new MvmError("HYPERVISOR_FAILED", `QEMU runs, and does not listen to its control socket within ${seconds} s`, {
+    cause,
+    hint: "try again when the machine has less to do; `mvmctl status` shows what runs",
+  });
 }
 
 async function waitForMigration(qmp: QmpClient): Promise<void> {

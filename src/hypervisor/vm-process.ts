@@ -1,7 +1,8 @@
-import { closeSync, openSync, readFileSync, rmSync } from "node:fs";
+import { closeSync, openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileError, MvmError } from "../core/errors.ts";
+import { remove } from "../core/files.ts";
 import { findProgram, spawnChecked } from "../core/process.ts";
 import {
   findVmProcesses,
@@ -42,7 +43,7 @@ export interface VmProcess {
 export async function startVmProcess(start: VmProcess): Promise<VmRef> {
   const { directory, env } = start;
   // Those of a VM that was killed here a moment ago may still take connections, and drop them.
-  for (const socket of start.sockets) rmSync(join(directory, socket), { force: true });
+  for (const socket of start.sockets) remove(join(directory, socket));
   const log = openForVm(join(directory, start.log), "a");
   const input = start.input === undefined ? undefined : openForVm(start.input, "r");
   const [program = "", ...args] = start.command;
@@ -66,8 +67,8 @@ export async function startVmProcess(start: VmProcess): Promise<VmRef> {
     start.onStarted?.(vm);
     return vm;
   } finally {
-    closeSync(log);
-    if (input !== undefined) closeSync(input);
+    letGo(log);
+    if (input !== undefined) letGo(input);
   }
 }
 
@@ -113,6 +114,15 @@ function openForVm(path: string, flags: "a" | "r"): number {
     return openSync(path, flags, 0o644);
   } catch (error) {
     throw fileError(error, path, "open");
+  }
+}
+
+/** The hypervisor has its own of this file: whether ours could be closed makes no difference to it. */
+function letGo(fd: number): void {
+  try {
+    closeSync(fd);
+  } catch {
+    // it is closed all the same (close(2))
   }
 }
 

@@ -1,7 +1,7 @@
-import { readdirSync, rmSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { join } from "node:path";
-import { fileError, MvmError } from "../core/errors.ts";
-import { renameUnlessTaken } from "../core/files.ts";
+import { MvmError } from "../core/errors.ts";
+import { remove, renameUnlessTaken } from "../core/files.ts";
 import { acquireLock } from "../core/locks.ts";
 import type { InstanceName } from "../core/names.ts";
 import type { Paths } from "../core/paths.ts";
@@ -48,12 +48,7 @@ function takeOver(directory: string, record: InstanceRecord): void {
   writeRecord(directory, record);
   for (const entry of readdirSync(directory)) {
     if (entry === RECORD || entry === DATA_DISK) continue;
-    const path = join(directory, entry);
-    try {
-      rmSync(path, { recursive: true, force: true });
-    } catch (error) {
-      throw fileError(error, path, "remove");
-    }
+    remove(join(directory, entry));
   }
 }
 

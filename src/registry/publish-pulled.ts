@@ -1,9 +1,16 @@
-import { chmodSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { CHUNK_BYTES } from "../core/chunks.ts";
 import type { Context } from "../core/context.ts";
 import { writeDocument } from "../core/documents.ts";
-import { ensureDirectory, replaceSymlink, syncDirectory, writeFileAtomic } from "../core/files.ts";
+import {
+  ensureDirectory,
+  makeReadOnly,
+  READ_ONLY,
+  replaceSymlink,
+  syncDirectory,
+  writeFileAtomic,
+} from "../core/files.ts";
 import type { RevisionId, TemplateName } from "../core/names.ts";
 import { makeStagingDirectory } from "../core/staging.ts";
 import { writeChunkIndex } from "../template/chunk-index.ts";
@@ -25,8 +32,6 @@ export interface Pulled {
   readonly revision: RemoteRevision | undefined;
   readonly snapshots: readonly RemoteSnapshot[];
 }
-
-const READ_ONLY = 0o444;
 
 /** Makes what was fetched visible, with one rename, and the revision the current one. */
 export async function publishPulled(ctx: Context, store: Store, pulled: Pulled): Promise<void> {
@@ -118,7 +123,7 @@ function sealSnapshot(directory: string, { record, snapshot }: RemoteSnapshot): 
 }
 
 function seal(directory: string, record: ContentRecord): void {
-  for (const { file } of record.files) chmodSync(join(directory, file), READ_ONLY);
+  for (const { file } of record.files) makeReadOnly(join(directory, file));
   if (record.chunkBytes !== CHUNK_BYTES) return;
   const files = record.files.map(({ file, size, sha256, chunks }) => [
     file,

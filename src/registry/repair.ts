@@ -1,10 +1,10 @@
-import { chmodSync, existsSync, renameSync, statSync } from "node:fs";
+import { existsSync, renameSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { Context } from "../core/context.ts";
 import { copySparse } from "../core/copy.ts";
 import { sha256File } from "../core/digests.ts";
 import { MvmError } from "../core/errors.ts";
-import { syncDirectory, writeFileAtomic } from "../core/files.ts";
+import { makeReadOnly, syncDirectory, writeFileAtomic } from "../core/files.ts";
 import type { TemplateName } from "../core/names.ts";
 import { makeStagingDirectory } from "../core/staging.ts";
 import { filesOf, readSnapshots } from "../template/snapshots.ts";
@@ -77,7 +77,7 @@ async function repairFile(
   }
   if ((await sha256File(copy, ctx.signal)) !== file.sha256)
     throw notRepairable(damage, "the chunks that the registry has make another file");
-  chmodSync(copy, 0o444);
+  makeReadOnly(copy);
   renameSync(copy, damage.path);
   syncDirectory(directory);
 }

@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync, renameSync, rmSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, renameSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { type FileIndex, indexFile } from "../core/chunks.ts";
@@ -9,7 +9,7 @@ import { requireSpace } from "../core/disk-space.ts";
 import { allocatedBytes } from "../core/disk-usage.ts";
 import { writeDocument } from "../core/documents.ts";
 import { MvmError, messageOf } from "../core/errors.ts";
-import { ensureDirectory, syncDirectory, syncFile } from "../core/files.ts";
+import { ensureDirectory, makeReadOnly, syncDirectory, syncFile } from "../core/files.ts";
 import { isAlive } from "../core/process-identity.ts";
 import { formatMs, MiB } from "../core/sizes.ts";
 import { makeStagingDirectory } from "../core/staging.ts";
@@ -28,8 +28,6 @@ import { vmConfigOf } from "./vm-config.ts";
 const VMSTATE = "vmstate.bin";
 const MEMORY = "mem.bin";
 const DATA_DISK = "data.img";
-/** Clones map the memory and read the rest: nobody may write them, not even their owner by accident. */
-const READ_ONLY = 0o444;
 
 /** Longer takes no more off a restore (docs/decisions/0010). */
 const SETTLE_MS = 200;
@@ -214,8 +212,8 @@ async function publish(
   const key = snapshotKey(identity);
   const target = join(snapshotsDirectory, key);
   // A rename can't replace a directory that has files. A killed mvmctl between these two leaves the revision without
-  // a snapshot, which the next build makes again.
-  rmSync(target, { recursive: true, force: true });
+  // a snapshot, which the next build makes again; removing the old one in its place would leave half of it.
+  if (existsSync(target)) renameSync(target, join(staging, "replaced"));
   renameSync(files, target);
   syncDirectory(staging);
   syncDirectory(snapshotsDirectory);
@@ -226,7 +224,7 @@ async function publish(
 }
 
 async function sealFile(path: string, signal: AbortSignal): Promise<FileIndex> {
-  chmodSync(path, READ_ONLY);
+  makeReadOnly(path);
   syncFile(path);
   return await indexFile(path, signal);
 }

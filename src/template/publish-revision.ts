@@ -1,4 +1,4 @@
-import { chmodSync, existsSync, linkSync, mkdirSync, renameSync, statSync } from "node:fs";
+import { existsSync, linkSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { type FileIndex, indexFile } from "../core/chunks.ts";
 import type { Context } from "../core/context.ts";
@@ -6,7 +6,16 @@ import { copySparse } from "../core/copy.ts";
 import { sha256 } from "../core/digests.ts";
 import { requireSpace } from "../core/disk-space.ts";
 import { renderDocument, writeDocument } from "../core/documents.ts";
-import { ensureDirectory, replaceSymlink, syncDirectory, syncFile, writeFileAtomic } from "../core/files.ts";
+import {
+  ensureDirectory,
+  makeReadOnly,
+  READ_ONLY,
+  renameUnlessTaken,
+  replaceSymlink,
+  syncDirectory,
+  syncFile,
+  writeFileAtomic,
+} from "../core/files.ts";
 import type { RevisionId, TemplateName } from "../core/names.ts";
 import { MiB } from "../core/sizes.ts";
 import { makeStagingDirectory } from "../core/staging.ts";
@@ -26,7 +35,6 @@ export interface BuiltImage {
   readonly durationMs: number;
 }
 
-const READ_ONLY = 0o444;
 const SPARE_BYTES = 8 * MiB;
 
 /**
@@ -59,9 +67,9 @@ export async function publishRevision(ctx: Context, name: TemplateName, built: B
   if (!existsSync(directory)) {
     writeFileAtomic(join(staging.path, "manifest.json"), text, { mode: READ_ONLY });
     writeChunkIndex(staging.path, index);
-    mkdirSync(join(staging.path, "snapshots"));
+    ensureDirectory(join(staging.path, "snapshots"));
     syncDirectory(staging.path);
-    renameSync(staging.path, directory);
+    renameUnlessTaken(staging.path, directory);
     syncDirectory(revisions);
   }
   const { fingerprint, storePath, durationMs } = built;
@@ -103,13 +111,23 @@ async function take(
 ): Promise<FileIndex> {
   const index = await indexFile(from, signal);
   const twin = known.get(index.sha256);
-  if (twin && existsSync(twin) && statSync(twin).size === index.size) linkSync(twin, to);
-  else {
+  if (!twin || !linkIfSame(twin, to, index.size)) {
     await copySparse(from, to, signal);
-    chmodSync(to, READ_ONLY);
+    makeReadOnly(to);
     syncFile(to);
   }
   return index;
+}
+
+/** False where the file is not what it should be, or can't be linked: a copy does as well, and takes more space. */
+function linkIfSame(twin: string, to: string, size: number): boolean {
+  try {
+    if (statSync(twin).size !== size) return false;
+    linkSync(twin, to);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function manifestOf(built: BuiltImage, digests: ReadonlyMap<string, FileDigest>): Manifest {

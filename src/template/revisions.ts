@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readlinkSync } from "node:fs";
 import { basename, join } from "node:path";
 import { readDocument } from "../core/documents.ts";
-import { isErrno, MvmError, messageOf } from "../core/errors.ts";
+import { fileError, isErrno, MvmError, messageOf } from "../core/errors.ts";
 import { type RevisionId, shortRevision, type TemplateName } from "../core/names.ts";
 import type { Paths } from "../core/paths.ts";
 import { type BuildRecord, BuildRecordDocument, type Manifest, ManifestDocument } from "./revision.ts";
@@ -36,7 +36,7 @@ export function currentRevisionId(paths: Paths, name: TemplateName): RevisionId 
     return REVISION_ID.test(id) ? (id as RevisionId) : undefined;
   } catch (error) {
     if (isErrno(error, "ENOENT", "ENOTDIR", "EINVAL")) return undefined;
-    throw error;
+    throw fileError(error, paths.current(name), "read");
   }
 }
 
@@ -57,7 +57,7 @@ export function listRevisions(
     ids = readdirSync(paths.revisions(name)).filter((entry) => REVISION_ID.test(entry));
   } catch (error) {
     if (isErrno(error, "ENOENT", "ENOTDIR")) return [];
-    throw error;
+    throw fileError(error, paths.revisions(name), "read the directory");
   }
   const revisions = ids.flatMap((id) => {
     try {

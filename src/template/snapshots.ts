@@ -1,9 +1,9 @@
-import { existsSync, readdirSync, statSync } from "node:fs";
+import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
 import { sha256, sha256File } from "../core/digests.ts";
 import { type DocumentKind, readDocument, writeDocument } from "../core/documents.ts";
-import { isErrno, messageOf } from "../core/errors.ts";
+import { fileError, isErrno, messageOf } from "../core/errors.ts";
 import { isName } from "../core/names.ts";
 import type { HypervisorIdentity } from "../hypervisor/driver.ts";
 import type { FileDigest } from "./revision.ts";
@@ -56,7 +56,7 @@ export function readSnapshots(
     keys = readdirSync(directory).filter(isName).sort();
   } catch (error) {
     if (isErrno(error, "ENOENT", "ENOTDIR")) return [];
-    throw error;
+    throw fileError(error, directory, "read the directory");
   }
   return keys.flatMap((key) => {
     try {
@@ -104,9 +104,8 @@ export function writeGuard(directory: string, snapshot: Snapshot): void {
 export async function damageOf(stored: StoredSnapshot, signal?: AbortSignal): Promise<string | undefined> {
   const { directory, snapshot } = stored;
   for (const { file, size } of filesOf(snapshot)) {
-    const path = join(directory, file);
-    if (!existsSync(path)) return `${file} is missing`;
-    const found = statSync(path).size;
+    const found = sizeOf(join(directory, file));
+    if (found === undefined) return `${file} is missing`;
     if (found !== size) return `${file} has ${found} bytes instead of ${size}`;
   }
   if (guardVouches(stored)) return undefined;
@@ -115,6 +114,14 @@ export async function damageOf(stored: StoredSnapshot, signal?: AbortSignal): Pr
   }
   writeGuard(directory, snapshot);
   return undefined;
+}
+
+function sizeOf(path: string): number | undefined {
+  try {
+    return statSync(path, { throwIfNoEntry: false })?.size;
+  } catch (error) {
+    throw fileError(error, path, "read");
+  }
 }
 
 function guardVouches({ directory, snapshot }: StoredSnapshot): boolean {

@@ -1,12 +1,10 @@
 import assert from "node:assert/strict";
-import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { setTimeout as delay } from "node:timers/promises";
 import { spawnChecked } from "../../src/core/process.ts";
 import { findVmProcesses } from "../../src/core/process-identity.ts";
-import { LAUNCHER, type Mvmctl, REPOSITORY, useMvmctl } from "../support/mvmctl.ts";
+import { atRandomMoments, durationOf, leftovers } from "../support/kill.ts";
+import { LAUNCHER, type Mvmctl, useMvmctl } from "../support/mvmctl.ts";
+import { buildHelloWith } from "../support/template.ts";
 import { until } from "../support/wait.ts";
 
 /** A service that says when it comes and when it is asked to go. */
@@ -20,30 +18,13 @@ interface Foreground {
   readonly ended: Promise<number | null>;
 }
 
-function leftovers(directory: string): string[] {
-  return readdirSync(directory, { recursive: true, encoding: "utf8" }).filter((path) => path.includes(".staging-"));
-}
-
 describe("run --foreground", () => {
   let mvm: Mvmctl;
-  let flake: string;
   before(async () => {
     mvm = useMvmctl();
-    flake = mkdtempSync(join(tmpdir(), "mvm-flake-"));
-    cpSync(join(REPOSITORY, "examples", "hello"), flake, { recursive: true });
-    const text = readFileSync(join(flake, "flake.nix"), "utf8");
-    writeFileSync(
-      join(flake, "flake.nix"),
-      text.replace("path:../../nix", `path:${REPOSITORY}/nix`).replace("healthChecks", `${TALK}\n\n      healthChecks`),
-    );
-    rmSync(join(flake, "flake.lock"));
-    await mvm.ok(["template", "create", "hello", "--flake", flake, "--mem", "256"]);
-    await mvm.ok(["template", "build", "hello", "--snapshot"]);
+    await buildHelloWith(mvm, "hello", TALK);
   });
-  after(() => {
-    mvm[Symbol.dispose]();
-    rmSync(flake, { recursive: true, force: true });
-  });
+  after(() => mvm[Symbol.dispose]());
 
   async function foreground(name: string, more: readonly string[] = []): Promise<Foreground> {
     const args = [LAUNCHER, "run", "--template", "hello", "--name", name, "--foreground", ...more];
@@ -127,18 +108,19 @@ describe("run --foreground", () => {
   });
 
   test("killed at any moment of its start, it leaves no VM, and nothing that the doctor does not remove", async () => {
-    for (let round = 0; round < 20; round++) {
-      const vm = await foreground(`killed-${round}`);
-      await delay(100 + round * 40);
-      vm.signal("SIGKILL");
-      await vm.ended;
+    const run = (name: string) => ["run", "--template", "hello", "--name", name];
+    const toMs = await durationOf(mvm, run("measured"));
+    await mvm.ok(["rm", "--force", "measured"]);
+    await atRandomMoments(mvm, { count: 20, toMs: 1.2 * toMs }, async (kill, index) => {
+      const name = `killed-${index}`;
+      await kill([...run(name), "--foreground"]);
       await until("no VM is left", () => findVmProcesses(mvm.dataDir).length === 0);
       const { checks } = await mvm.json<{ checks: { subject: string; state: string; mend?: string }[] }>(["doctor"]);
       const wrong = checks.filter(({ subject, state }) => state !== "ok" && subject.startsWith("instance killed"));
       for (const { mend } of wrong) assert.match(mend ?? "", /mvmctl rm killed-/);
-      await mvm.run(["rm", "--force", `killed-${round}`]);
-      assert.deepEqual(leftovers(mvm.dataDir), [], `round ${round}`);
-    }
+      await mvm.run(["rm", "--force", name]);
+      assert.deepEqual(leftovers(mvm.dataDir), []);
+    });
   });
 
   test("told to stop while it starts, it leaves nothing and ends with 0", async () => {

@@ -1,16 +1,15 @@
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { run } from "../../src/core/process.ts";
 import { findVmProcesses } from "../../src/core/process-identity.ts";
+import { atRandomMoments, durationOf, requireSound } from "../support/kill.ts";
 import { type Mvmctl, useMvmctl } from "../support/mvmctl.ts";
+import { start } from "../support/template.ts";
 import { until } from "../support/wait.ts";
-
-const LAUNCHER = join(import.meta.dirname, "..", "..", "bin", "mvmctl.js");
 
 describe("building, and what can go wrong", () => {
   let mvm: Mvmctl;
@@ -28,6 +27,7 @@ describe("building, and what can go wrong", () => {
     mvm[Symbol.dispose]();
     rmSync(work, { recursive: true, force: true });
   });
+  const currentOf = async () => (await mvm.json<{ current: string }>(["template", "info", "web"])).current;
   const writeFlake = (text: string) => writeFileSync(join(work, "flake.nix"), text);
 
   test("a scaffold that was written on another machine builds here, and its flake.lock is written", async () => {
@@ -97,29 +97,18 @@ describe("building, and what can go wrong", () => {
 
   test("kill -9 of build --snapshot at any moment leaves nothing that the next command does not remove", async () => {
     writeFlake(flake);
-    await mvm.ok(["template", "build", "web"]);
-    for (let round = 0; round < 20; round++) {
-      const child = spawn(process.execPath, [LAUNCHER, "template", "build", "web", "--snapshot", "--force"], {
-        env: mvm.env,
-        stdio: "ignore",
-      });
-      const ended = new Promise((resolve) => child.once("exit", resolve));
-      const timer = setTimeout(() => child.kill("SIGKILL"), 100 + round * 330);
-      await ended;
-      clearTimeout(timer);
+    const build = ["template", "build", "web", "--snapshot", "--force"];
+    const toMs = await durationOf(mvm, build);
+    const built = await currentOf();
+    await atRandomMoments(mvm, { count: 20, toMs }, async (kill) => {
+      await kill(build);
       await until("the temporary VM ends with its parent", () => findVmProcesses(mvm.dataDir).length === 0);
-      const info = await mvm.json<{ revisions: unknown[] }>(["template", "info", "web"]);
-      assert.ok(info.revisions.length >= 1);
-    }
-    await mvm.ok(["template", "build", "web", "--snapshot"]);
-    assert.deepEqual(
-      readdirSync(mvm.dataDir, { recursive: true, encoding: "utf8" }).filter((path) => path.includes(".staging-")),
-      [],
-    );
-    assert.equal(
-      (await mvm.json<{ start: string }>(["run", "--template", "web", "--name", "after"])).start,
-      "restored",
-    );
+      assert.equal(await currentOf(), built);
+      await requireSound(mvm);
+    });
+    await mvm.ok(build);
+    await requireSound(mvm);
+    assert.equal((await start(mvm, "web", "after")).start, "restored");
     await mvm.ok(["rm", "--force", "after"]);
   });
 

@@ -1,19 +1,18 @@
 import assert from "node:assert/strict";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { parseInstanceName } from "../../src/core/names.ts";
+import { resolvePaths } from "../../src/core/paths.ts";
 import { run } from "../../src/core/process.ts";
 import { findVmProcesses, isAlive } from "../../src/core/process-identity.ts";
+import { instanceStatus } from "../../src/instance/records.ts";
+import { atRandomMoments, durationOf, leftovers, requireSound } from "../support/kill.ts";
 import { type Mvmctl, useMvmctl } from "../support/mvmctl.ts";
 import { buildExample, shell, start } from "../support/template.ts";
 import { freePort, until } from "../support/wait.ts";
-
-/** Entries that a killed command left half-made, anywhere in the data directory. */
-function leftovers(directory: string): string[] {
-  return readdirSync(directory, { recursive: true, encoding: "utf8" }).filter((path) => path.includes(".staging-"));
-}
 
 describe("starting instances, and what can go wrong", () => {
   let mvm: Mvmctl;
@@ -46,34 +45,40 @@ describe("starting instances, and what can go wrong", () => {
     const again = ["run", "--template", "hello", "--name", "kept"];
     await mvm.ok([...again, "--data-disk", "64"]);
     await shell(mvm, "kept", "echo precious > /mnt/data/file; sync");
-    for (let round = 0; round < 4; round++) {
+    await mvm.ok(["stop", "kept"]);
+    const toMs = await durationOf(mvm, again);
+    await atRandomMoments(mvm, { count: 4, toMs }, async (kill) => {
       await mvm.ok(["stop", "kept"]);
-      await killAfter(mvm, again, 100 + round * 40);
+      await kill(again);
       await mvm.run(["stop", "kept"]);
       const attempts = await Promise.all([1, 2].map(() => mvm.run([...again, "--json"])));
-      assert.deepEqual(attempts.map(({ exitCode }) => exitCode).sort(), [0, 1], `round ${round}`);
+      assert.deepEqual(attempts.map(({ exitCode }) => exitCode).sort(), [0, 1]);
       assert.match(attempts.find(({ exitCode }) => exitCode === 1)!.stderr, /INSTANCE_EXISTS/);
       assert.equal(findVmProcesses(mvm.dataDir).length, 1);
-      assert.match(await shell(mvm, "kept", "cat /mnt/data/file"), /precious/, `round ${round}`);
-    }
+      assert.match(await shell(mvm, "kept", "cat /mnt/data/file"), /precious/);
+    });
     await mvm.ok(["rm", "--force", "kept"]);
   });
 
-  test("kill -9 of run at any moment leaves nothing that the next command does not remove", async () => {
-    for (let round = 0; round < 20; round++) {
-      const name = `killed-${round}`;
-      const { exitCode } = await killAfter(mvm, ["run", "--template", "hello", "--name", name], 30 + round * 40);
-      // One that was done before the signal has a VM that is to stay.
-      const listed = await mvm.json<{ state: string }[]>(["ls"]);
-      if (exitCode === null && listed.every(({ state }) => state === "dead"))
-        await until("`ls` ended the VM", () => findVmProcesses(mvm.dataDir).length === 0);
-      await mvm.run(["rm", "--force", name]);
-      assert.deepEqual(await mvm.json(["ls"]), [], `round ${round}`);
-      await until("no VM is left", () => findVmProcesses(mvm.dataDir).length === 0);
-      assert.deepEqual(leftovers(mvm.dataDir), [], `round ${round}`);
-    }
-    assert.equal((await start(mvm, "hello", "after")).start, "restored");
-    await mvm.ok(["rm", "--force", "after"]);
+  test("kill -9 of run at any moment: the next ls, doctor or run ends the VM that nobody knows, and the name can be used", async () => {
+    const paths = resolvePaths(mvm.env);
+    const run = ["run", "--template", "hello", "--name", "killed"];
+    const toMs = await durationOf(mvm, run);
+    await mvm.ok(["rm", "--force", "killed"]);
+    await atRandomMoments(mvm, { count: 24, toMs }, async (kill, index) => {
+      await kill(run);
+      // Killed when all was done but the last words, it leaves a VM that is to stay.
+      const isUp = instanceStatus(paths, parseInstanceName("killed"))?.state === "running";
+      const next = [["ls"], ["doctor"], run][index % 3]!;
+      const { exitCode, stderr } = await mvm.run(next);
+      assert.equal(exitCode, next === run && isUp ? 1 : 0, stderr);
+      const vms = isUp || next === run ? 1 : 0;
+      await until(`${vms} VM is left`, () => findVmProcesses(mvm.dataDir).length === vms);
+      assert.deepEqual(leftovers(paths.instances), []);
+      if (existsSync(join(paths.instances, "killed"))) await mvm.ok(["rm", "--force", "killed"]);
+      assert.deepEqual(findVmProcesses(mvm.dataDir), []);
+      await requireSound(mvm);
+    });
   });
 
   test("an instance whose starter was killed shows as dead, and its name can be used again", async () => {
@@ -153,13 +158,6 @@ describe("starting instances, and what can go wrong", () => {
     await mvm.ok(["rm", "stuck"]);
   });
 
-  test("SIGINT during run stops it within two seconds, with exit code 130, and leaves nothing", async () => {
-    const result = await killAfter(mvm, ["run", "--template", "hello", "--name", "stopped", "--cold"], 1500, "SIGINT");
-    assert.equal(result.exitCode, 130);
-    assert.deepEqual(await mvm.json(["ls"]), []);
-    assert.deepEqual(findVmProcesses(mvm.dataDir), []);
-  });
-
   test("a secret in the builder's environment reaches no file", async () => {
     const canary = `canary-${process.pid}-in-the-environment`;
     await mvm.ok(["template", "build", "hello", "--snapshot", "--force"], { env: { MVM_TEST_CANARY: canary } });
@@ -191,21 +189,3 @@ describe("starting instances, and what can go wrong", () => {
     }
   });
 });
-
-/** Starts a command and sends it a signal after so many milliseconds, wherever it is then. */
-async function killAfter(mvm: Mvmctl, args: readonly string[], afterMs: number, signal: NodeJS.Signals = "SIGKILL") {
-  const { spawn } = await import("node:child_process");
-  const launcher = join(import.meta.dirname, "..", "..", "bin", "mvmctl.js");
-  const child = spawn(process.execPath, [launcher, ...args], { env: mvm.env, stdio: "ignore" });
-  const ended = new Promise<number | null>((resolve) => child.once("exit", (code) => resolve(code)));
-  let sent: number | undefined;
-  const timer = setTimeout(() => {
-    if (child.kill(signal)) sent = performance.now();
-  }, afterMs);
-  const exitCode = await ended;
-  clearTimeout(timer);
-  // A command that was done before the signal is in time, too.
-  const tookMs = sent === undefined ? 0 : performance.now() - sent;
-  assert.ok(tookMs < 2000, `it ended ${Math.round(tookMs)} ms after ${signal}`);
-  return { exitCode };
-}

@@ -29,18 +29,36 @@ export async function failNthFileCall(
   directory: string,
   work: () => unknown,
 ): Promise<boolean> {
-  const real = Object.fromEntries(CALLS.map((name) => [name, fs[name]]));
   let count = 0;
+  const isOurs = (first: unknown) => (typeof first === "number" ? first > 2 : String(first).startsWith(directory));
+  await failFileCalls((_name, first) => isOurs(first) && ++count === nth, code, work);
+  return count >= nth;
+}
+
+/** The same, for each call that `fails` chooses by its name and first argument. */
+export async function failFileCalls(
+  fails: (name: string, first: unknown) => boolean,
+  code: string,
+  work: () => unknown,
+): Promise<void> {
+  const real = Object.fromEntries(CALLS.map((name) => [name, fs[name]]));
+  /** Node's readFileSync closes what it opened, wherever that is, with the function that everybody can see. */
+  let isInside = false;
   for (const name of CALLS) {
     const call = real[name] as (...args: unknown[]) => unknown;
     (fs as unknown as Record<string, unknown>)[name] = (...args: unknown[]) => {
       const [first] = args;
-      const ours = typeof first === "number" ? first > 2 : String(first).startsWith(directory);
-      if (ours && ++count === nth) {
+      if (!isInside && fails(name, first)) {
         if (name === "closeSync") call(...args);
         throw Object.assign(new Error(`${code}: injected, ${name} '${String(first)}'`), { code, syscall: name });
       }
-      return call(...args);
+      if (isInside) return call(...args);
+      isInside = true;
+      try {
+        return call(...args);
+      } finally {
+        isInside = false;
+      }
     };
   }
   syncBuiltinESMExports();
@@ -50,5 +68,4 @@ export async function failNthFileCall(
     Object.assign(fs, real);
     syncBuiltinESMExports();
   }
-  return count >= nth;
 }
