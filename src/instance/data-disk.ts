@@ -11,10 +11,18 @@ import type { StartPlan } from "./start-plan.ts";
 /** It is written, and nobody else's business. A snapshot's disk, which it may be a copy of, is neither. */
 const OWN_MODE = 0o600;
 
-/** The size in MiB of the data disk that an instance's directory has of an earlier life, or undefined. */
+/**
+ * The size in MiB of the data disk that an instance's directory has of an earlier life, or undefined.
+ * @throws MvmError `FILE_FAILED`
+ */
 export function keptDataDiskMiB(directory: string): number | undefined {
-  const stat = statSync(join(directory, DATA_DISK), { throwIfNoEntry: false });
-  return stat && stat.size / MiB;
+  const path = join(directory, DATA_DISK);
+  try {
+    const stat = statSync(path, { throwIfNoEntry: false });
+    return stat && stat.size / MiB;
+  } catch (error) {
+    throw fileError(error, path, "look at");
+  }
 }
 
 /**

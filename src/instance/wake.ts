@@ -103,6 +103,8 @@ async function startAndReach<T extends AsyncDisposable>(
 ): Promise<{ vm: VmRef; reached: T }> {
   const givenUp = new AbortController();
   const loaded = Promise.withResolvers<void>();
+  // Whoever still connects does not wait for it yet.
+  loaded.promise.catch(() => {});
   let reaching: Promise<T> | undefined;
   try {
     const vm = await startVm(starting, {
