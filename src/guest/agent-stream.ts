@@ -216,8 +216,9 @@ export function readUntil(socket: Socket, answer: RegExp): Promise<{ readonly an
         seen = Buffer.concat([seen, chunk]);
         const match = answer.exec(seen.toString("latin1"));
         if (match) {
-          const rest = seen.subarray(match.index + match[0].length);
-          finish({ answer: match[0].trimEnd() });
+          const end = match.index + match[0].length;
+          const rest = seen.subarray(end);
+          finish({ answer: seen.toString("utf8", match.index, end).trimEnd() });
           if (rest.length > 0) socket.unshift(rest);
           return;
         }

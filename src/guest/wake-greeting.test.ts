@@ -58,11 +58,11 @@ test("a guest that fails, and one that goes away, are told apart from a healthy 
 
 test("what the guest refuses is an error with its reason, and the port is free again", async () => {
   await using guest = await useFakeGuest((connection) =>
-    greetings(connection, (nonce) => connection.write(`REFUSED ${nonce} the postRestore hook failed: no disk\n`)),
+    greetings(connection, (nonce) => connection.write(`REFUSED ${nonce} the postRestore hook failed: kein Gerät\n`)),
   );
   await assert.rejects(wakeByGreeting([guest.socket], identity, soon()), {
     code: "AGENT_FAILED",
-    message: /the postRestore hook failed: no disk/,
+    message: /the postRestore hook failed: kein Gerät/,
   });
   await using lock = await tryLock(guest.socket, "test");
   assert.ok(lock);

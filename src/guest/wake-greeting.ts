@@ -38,6 +38,8 @@ export async function wakeByGreeting(
     repeatable: true,
   };
   const stream = await openPort(sockets, greeting, options);
+  // What goes wrong with it from now on is that the guest says no more.
+  stream.socket.on("error", () => {});
   const [word, , ...why] = stream.answer.split(" ");
   if (word === "REFUSED") {
     await stream[Symbol.asyncDispose]();

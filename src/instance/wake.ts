@@ -12,6 +12,8 @@ import type { Volume } from "./volumes.ts";
 
 /** A greeting may wait for the hypervisor to load: a tenth of a second, and ten times that where many are started at once. */
 const REPEAT_AFTER_MS = 1000;
+/** A guest that runs answers at once; one that is emulated on a busy machine, after a while. */
+const ANSWER_MS = 5000;
 /** More than a greeting carries. */
 const MAX_PACKED_BYTES = 100_000;
 /** A guest that is not healthy by then is asked what is missing. */
@@ -58,9 +60,10 @@ export async function startAndWake(starting: Starting, deadlineMs: number): Prom
   return {
     vm,
     healthy: async () => {
-      if (await isHealthySoon(reached)) return;
+      if (await isHealthySoon(reached, Math.min(SOON_MS, deadlineMs - Date.now()), ctx.signal)) return;
       await reached[Symbol.asyncDispose]();
-      await using client = await connect(vm);
+      // Also when the time is up: what is missing has to be asked.
+      await using client = await openClient(starting, vm, Math.max(deadlineMs, Date.now() + ANSWER_MS), {});
       await waitUntilHealthy(starting, { vm, client }, deadlineMs);
     },
     [Symbol.asyncDispose]: () => reached[Symbol.asyncDispose](),
@@ -175,13 +178,14 @@ async function deliver(client: AgentClient, volumes: readonly Volume[], signal: 
   }
 }
 
-async function isHealthySoon({ settled }: WokenGuest): Promise<boolean> {
-  const patience = new AbortController();
-  const { signal } = patience;
+async function isHealthySoon({ settled }: WokenGuest, patienceMs: number, signal: AbortSignal): Promise<boolean> {
+  const over = new AbortController();
+  const patience = delay(patienceMs, undefined, { signal: AbortSignal.any([signal, over.signal]) });
+  patience.catch(() => {}); // it may be over before anybody waits for it
   try {
-    return (await Promise.race([settled, delay(SOON_MS, undefined, { signal, ref: true })])) === "healthy";
+    return (await Promise.race([settled, patience])) === "healthy";
   } finally {
-    patience.abort();
+    over.abort();
   }
 }
 

@@ -55,6 +55,16 @@ describe("what a guest does by itself", () => {
     assert.equal(await shell(mvm, "svc", "cat /var/log/own/once.log | sort"), "once\nto stderr");
   });
 
+  test("a guest that is not healthy soon is waited for, but no longer than was asked", async () => {
+    const slow = 'healthChecks.slow = { healthCmd = "sleep 2.5"; healthTimeoutSecs = 20; };';
+    await buildHelloWith(mvm, "slow", slow);
+    assert.equal((await start(mvm, "slow", "slow")).start, "restored");
+    await mvm.ok(["rm", "--force", "slow"]);
+    const { exitCode, stderr } = await mvm.run(["run", "--template", "slow", "--name", "slow", "--timeout", "1"]);
+    assert.equal(exitCode, 1);
+    assert.match(stderr, /not healthy.*'slow'/);
+  });
+
   test("orphans that end are reaped", async () => {
     // Each shell ends before its child does, which then belongs to process 1.
     const orphans = "for i in $(seq 40); do sh -c 'sleep 0.2 & echo $!'; done; sleep 0.1; ls -d /proc/[0-9]* | wc -l";

@@ -7,6 +7,7 @@ const PREFACE: usize = 24; // "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 const CONNECT: &[u8] = b"CONNECT 52 ";
 const WAKE: &[u8] = b"WAKE 52 ";
 const MAX_NONCE: usize = 64;
+const FILLER: u8 = 0xFF;
 /// Digits of the longest request that a greeting carries; an HTTP/2 request may be longer.
 const MAX_LENGTH_DIGITS: usize = 5;
 
@@ -136,6 +137,10 @@ fn parse(bytes: &[u8]) -> Parsed {
         },
         (Some(nonce), Some(Some(length)), None) if prefix == WAKE => {
             let end = body + length;
+            // No JSON has this byte, and a host that greets again begins with it: the rest of an earlier greeting will not come.
+            if bytes[body..end.min(bytes.len())].contains(&FILLER) {
+                return Parsed::Other;
+            }
             bytes
                 .get(body..end)
                 .map_or(Parsed::Incomplete, |request| Parsed::Whole {
@@ -272,6 +277,18 @@ mod tests {
         assert_eq!(greeting.nonce, "abc");
         assert_eq!(greeting.wake.as_deref(), Some(&b"{\"a\":1}"[..]));
         assert_eq!(at, end);
+    }
+
+    #[test]
+    fn the_filler_ends_a_greeting_that_was_cut_off() {
+        for cut in [14, 20, 5_000] {
+            let mut bytes = b"WAKE 52 abc 90000\n".to_vec();
+            bytes.extend(vec![b'x'; cut]);
+            bytes.extend(vec![0xFF; 16_393]);
+            bytes.extend(b"CONNECT 52 next\n");
+            let (greeting, end) = found(&bytes);
+            assert_eq!((greeting.nonce.as_str(), end), ("next", bytes.len()));
+        }
     }
 
     #[test]

@@ -18,6 +18,9 @@ use crate::wake::wake_up;
 /// How much of a stream without a greeting is looked at in one go.
 const READ_BYTES: usize = 16 * 1024;
 
+/// Characters of a refusal's reason: the host looks for an answer in the last 4 KiB that it has read.
+const LONGEST_REASON: usize = 800;
+
 /// Serves a port for the guest's whole life.
 pub async fn serve_port(app: Rc<App>, mut port: Port) {
     let mut pending = Vec::new();
@@ -82,7 +85,8 @@ async fn answer(app: &Rc<App>, port: &mut Port, greeting: &Greeting) -> io::Resu
             Ok(Some(nonce.clone()))
         }
         Err(error) => {
-            let why = error.to_string().replace('\n', " ");
+            let text = error.to_string().replace('\n', " ");
+            let why: String = text.chars().take(LONGEST_REASON).collect();
             let line = format!("REFUSED {nonce} {why}\n");
             port.write_all(line.as_bytes()).await?;
             Ok(None)
