@@ -2,6 +2,8 @@
 // Plain JavaScript that every Node with ES modules can parse: it says which Node is needed before anything else is loaded. It has no
 // imports: for one of "fs", Node loads all that belongs to it, which takes as long as all of mvmctl.
 const needed = 24;
+/** Their commands have two words, and little in common. */
+const COMMAND_GROUPS = ["template", "registry", "export"];
 
 if (Number(process.versions.node.split(".")[0]) < needed) {
   process.stderr.write(
@@ -36,7 +38,8 @@ async function loadMain() {
     return { main: (await import(source)).main, keep: () => {} };
   }
   const { load } = await import("./load.js");
-  const purpose = /^[a-z]+$/.test(args[0] ?? "") ? args[0] : "any";
+  const command = args.slice(0, COMMAND_GROUPS.includes(args[0]) ? 2 : 1).join("-");
+  const purpose = /^[a-z]+(-[a-z-]+)?$/.test(command) ? command : "any";
   const compiled = load(join(root, "dist", "lib", "main.cjs"), cache, purpose);
   return { main: compiled.exports.main, keep: compiled.keep };
 }
