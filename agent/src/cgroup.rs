@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use crate::kept_file::keep_open;
+
 const TOP: &str = "/sys/fs/cgroup/mvm";
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -62,15 +64,8 @@ pub fn thaw_all() -> io::Result<()> {
     freezer()?.write_all(b"0")
 }
 
-/// What freezes and thaws the topmost group. Opened once, before the snapshot: a restored, emulated guest would take two
-/// milliseconds to find it.
+/// What freezes and thaws the topmost group.
 fn freezer() -> io::Result<&'static File> {
     static FREEZER: OnceLock<File> = OnceLock::new();
-    if let Some(file) = FREEZER.get() {
-        return Ok(file);
-    }
-    let file = File::options()
-        .write(true)
-        .open(group("").join("cgroup.freeze"))?;
-    Ok(FREEZER.get_or_init(|| file))
+    keep_open(&FREEZER, || group("").join("cgroup.freeze"))
 }

@@ -1,7 +1,6 @@
 //! The guest's health, from its services and checks.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use serde::Serialize;
 
@@ -16,18 +15,6 @@ pub enum Status {
     Healthy,
     Unhealthy,
     Failed,
-}
-
-impl fmt::Display for Status {
-    /// As in JSON.
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Starting => "starting",
-            Self::Healthy => "healthy",
-            Self::Unhealthy => "unhealthy",
-            Self::Failed => "failed",
-        })
-    }
 }
 
 #[derive(Serialize)]

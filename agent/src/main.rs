@@ -12,6 +12,7 @@ mod console;
 mod health;
 mod in_flight;
 mod init;
+mod kept_file;
 mod kernel_command_line;
 mod lifecycle;
 mod logs;

@@ -18,6 +18,7 @@ use crate::app::{App, Phase};
 use crate::cgroup;
 use crate::console;
 use crate::init::network;
+use crate::kept_file::keep_open;
 use crate::kernel_command_line::{parse_address, Network};
 use crate::lifecycle;
 use crate::prepare::run_hooks;
@@ -170,14 +171,9 @@ fn add_entropy(bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Opened once, before the snapshot: a restored, emulated guest would take a millisecond to find it.
 fn random_device() -> io::Result<&'static File> {
     static DEVICE: OnceLock<File> = OnceLock::new();
-    if let Some(file) = DEVICE.get() {
-        return Ok(file);
-    }
-    let file = File::options().write(true).open("/dev/urandom")?;
-    Ok(DEVICE.get_or_init(|| file))
+    keep_open(&DEVICE, || "/dev/urandom".into())
 }
 
 /// Nanoseconds since 1970.

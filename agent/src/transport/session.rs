@@ -12,7 +12,7 @@ use super::port::Port;
 use crate::api;
 use crate::app::App;
 use crate::console;
-use crate::health;
+use crate::health::{self, Status};
 use crate::wake::wake_up;
 
 /// How much of a stream without a greeting is looked at in one go.
@@ -58,7 +58,8 @@ async fn greet(app: &Rc<App>, port: &mut Port, pending: &mut Vec<u8>) -> io::Res
                     count = port.read(&mut buffer) => pending.extend_from_slice(&buffer[..count?]),
                     status = health::settled(app), if waker.is_some() => {
                         let nonce = waker.take().unwrap_or_default();
-                        port.write_all(format!("HEALTH {nonce} {status}\n").as_bytes()).await?;
+                        let word = if status == Status::Healthy { "healthy" } else { "failed" };
+                        port.write_all(format!("HEALTH {nonce} {word}\n").as_bytes()).await?;
                     }
                 }
             }
