@@ -97,8 +97,13 @@ export function remove(path: string): void {
 
 /** Nobody writes it from here on, not even its owner by accident. @throws MvmError `FILE_FAILED` */
 export function makeReadOnly(path: string): void {
+  changeMode(path, READ_ONLY);
+}
+
+/** @throws MvmError `FILE_FAILED` */
+export function changeMode(path: string, mode: number): void {
   try {
-    chmodSync(path, READ_ONLY);
+    chmodSync(path, mode);
   } catch (error) {
     throw fileError(error, path, "write");
   }

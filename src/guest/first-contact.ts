@@ -1,6 +1,6 @@
 import { MvmError } from "../core/errors.ts";
-import { isAlive } from "../core/process-identity.ts";
 import type { Driver, VmRef } from "../hypervisor/driver.ts";
+import { requireAlive } from "../hypervisor/require-alive.ts";
 import { AgentClient } from "./agent-client.ts";
 
 /** A boot takes seconds. One that has not come up by then has most likely hung, and another one will not. */
@@ -32,9 +32,7 @@ export async function bootAndConnect(contact: FirstContact): Promise<{ vm: VmRef
       deadlineMs: until,
       signal,
       repeatAfterMs: REPEAT_AFTER_MS,
-      checkAlive: () => {
-        if (!isAlive(vm.process)) throw driver.explainEnd(directory);
-      },
+      checkAlive: () => requireAlive(vm, driver),
     });
   const first = await contact.boot();
   try {

@@ -3,7 +3,6 @@ import { join } from "node:path";
 import type { Context } from "../core/context.ts";
 import { isErrno, MvmError } from "../core/errors.ts";
 import type { Paths } from "../core/paths.ts";
-import { isAlive } from "../core/process-identity.ts";
 import { lastLines } from "../core/text.ts";
 import { connectUnix } from "../core/unix-socket.ts";
 import { CONSOLE_LOG, type Driver, HYPERVISOR_LOG, type StartOptions, type VmConfig, type VmRef } from "./driver.ts";
@@ -24,6 +23,7 @@ import { bindsOf, describeMachine, kernelBinds, snapshotToLoad } from "./firecra
 import { type Bind, confinedCommand, INSIDE } from "./firecracker-namespace.ts";
 import { FIRECRACKER_INSTALL_HINT, type FirecrackerFacts, probeFirecracker } from "./firecracker-probe.ts";
 import { firecrackerFeatures } from "./firecracker-version.ts";
+import { requireAlive } from "./require-alive.ts";
 import { hasEnded, killVm, networkPrefix, parentDeathPrefix, readLog, startVmProcess } from "./vm-process.ts";
 
 const AGENT_PORT = 52;
@@ -147,9 +147,7 @@ async function control<T>(vm: VmRef, use: (api: FirecrackerApi) => Promise<T>): 
     const [socket, { FirecrackerApi }] = await Promise.all([
       connectUnix(join(vm.directory, RUN, "api.sock"), {
         deadlineMs: Date.now() + CONTROL_TIMEOUT_MS,
-        checkAlive: () => {
-          if (!isAlive(vm.process)) throw explainEnd(vm.directory);
-        },
+        checkAlive: () => requireAlive(vm, { explainEnd }),
       }),
       import("./firecracker-api.ts"), // it brings HTTP, which other commands need not load
     ]);

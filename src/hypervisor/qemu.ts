@@ -1,7 +1,6 @@
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { MvmError } from "../core/errors.ts";
-import { isAlive } from "../core/process-identity.ts";
 import { lastLines } from "../core/text.ts";
 import { connectUnix } from "../core/unix-socket.ts";
 import {
@@ -24,6 +23,7 @@ import {
 } from "./qemu-arguments.ts";
 import { probeQemu, QEMU_INSTALL_HINT, type QemuFacts } from "./qemu-probe.ts";
 import { QmpClient } from "./qmp.ts";
+import { requireAlive } from "./require-alive.ts";
 import { hasEnded, killVm, networkPrefix, parentDeathPrefix, readLog, startVmProcess } from "./vm-process.ts";
 
 /** A QEMU that has not answered its control socket by then hangs. */
@@ -71,9 +71,7 @@ export function createQemuDriver(host: { cacheDir: string; env: NodeJS.ProcessEn
     try {
       const socket = await connectUnix(join(vm.directory, QMP_SOCKET), {
         deadlineMs: Date.now() + CONTROL_TIMEOUT_MS,
-        checkAlive: () => {
-          if (!isAlive(vm.process)) throw explainEnd(vm.directory);
-        },
+        checkAlive: () => requireAlive(vm, { explainEnd }),
       });
       using qmp = QmpClient.open(socket, CONTROL_TIMEOUT_MS);
       return await use(qmp);

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { QEMU_HERE, useDataDirectory } from "../../test/support/data-directory.ts";
+import { instanceRecord, useDataDirectory } from "../../test/support/data-directory.ts";
 import { parseInstanceName } from "../core/names.ts";
 import { ownIdentity } from "../core/process-identity.ts";
 import { MiB } from "../core/sizes.ts";
@@ -14,22 +14,7 @@ const svc = parseInstanceName("svc");
 const DISK = "precious";
 
 function recordOf(state: InstanceRecord["state"], other: Partial<InstanceRecord> = {}): InstanceRecord {
-  return {
-    version: 1,
-    name: svc,
-    template: "hello",
-    revision: "0".repeat(64),
-    hypervisor: QEMU_HERE,
-    state,
-    starter: ownIdentity(),
-    start: "booted",
-    cpus: 1,
-    memMiB: 256,
-    dataDiskMiB: DISK.length / MiB,
-    ports: [],
-    createdAt: "2026-01-02T03:04:05.000Z",
-    ...other,
-  };
+  return instanceRecord(svc, { state, dataDiskMiB: DISK.length / MiB, ...other });
 }
 
 /** An instance `svc` of that record, with a data disk and a log. */

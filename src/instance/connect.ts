@@ -1,10 +1,10 @@
 import type { Context } from "../core/context.ts";
 import { MvmError } from "../core/errors.ts";
 import type { InstanceName } from "../core/names.ts";
-import { isAlive } from "../core/process-identity.ts";
 import { AgentClient } from "../guest/agent-client.ts";
 import type { Driver, VmRef } from "../hypervisor/driver.ts";
 import { driverNamed } from "../hypervisor/drivers.ts";
+import { requireAlive } from "../hypervisor/require-alive.ts";
 import type { InstanceRecord } from "./record.ts";
 import { requireInstance } from "./records.ts";
 
@@ -64,8 +64,6 @@ export function connectAgent(
   return AgentClient.open(driver.agentEndpoint(vm.directory), {
     deadlineMs: Date.now() + timeoutMs,
     signal: ctx.signal,
-    checkAlive: () => {
-      if (!isAlive(vm.process)) throw driver.explainEnd(vm.directory);
-    },
+    checkAlive: () => requireAlive(vm, driver),
   });
 }

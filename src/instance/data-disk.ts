@@ -1,8 +1,9 @@
-import { chmodSync, existsSync, renameSync, rmSync, statSync } from "node:fs";
+import { existsSync, renameSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { Context } from "../core/context.ts";
 import { copySparse } from "../core/copy.ts";
 import { fileError, MvmError } from "../core/errors.ts";
+import { changeMode } from "../core/files.ts";
 import { MiB } from "../core/sizes.ts";
 import type { InstanceRecord } from "./record.ts";
 import { DATA_DISK } from "./records.ts";
@@ -67,7 +68,7 @@ export async function provideDataDisk(
     await makeDataDisk(ctx, plan, unfinished, dataDiskMiB);
     renameSync(unfinished, path);
   }
-  makeWritable(path);
+  changeMode(path, OWN_MODE);
   return path;
 }
 
@@ -77,12 +78,4 @@ async function makeDataDisk(ctx: Context, plan: StartPlan, path: string, dataDis
     return await copySparse(join(plan.snapshot.directory, captured.file), path, ctx.signal);
   const { createDataDisk } = await import("../host/data-disk.ts");
   await createDataDisk(path, dataDiskMiB, ctx.signal);
-}
-
-function makeWritable(path: string): void {
-  try {
-    chmodSync(path, OWN_MODE);
-  } catch (error) {
-    throw fileError(error, path, "write");
-  }
 }

@@ -5,7 +5,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
-import { QEMU_HERE, useDataDirectory } from "../../test/support/data-directory.ts";
+import { instanceRecord, useDataDirectory } from "../../test/support/data-directory.ts";
 import { parseInstanceName } from "../core/names.ts";
 import { identify, isAlive, ownIdentity, VM_DIRECTORY_VARIABLE } from "../core/process-identity.ts";
 import { endLeftoverVms } from "./leftover-vms.ts";
@@ -21,22 +21,7 @@ async function useVms(records: Record<string, Partial<InstanceRecord>>) {
     const directory = data.paths.instance(parseInstanceName(name));
     mkdirSync(directory, { recursive: true });
     const vm = spawn("sleep", ["60"], { stdio: "ignore", env: { [VM_DIRECTORY_VARIABLE]: directory } });
-    writeRecord(directory, {
-      version: 1,
-      name,
-      template: "hello",
-      revision: "0".repeat(64),
-      hypervisor: QEMU_HERE,
-      state: "starting",
-      starter: ownIdentity(),
-      start: "booted",
-      cpus: 1,
-      memMiB: 256,
-      dataDiskMiB: 0,
-      ports: [],
-      createdAt: "2026-01-02T03:04:05.000Z",
-      ...record,
-    });
+    writeRecord(directory, instanceRecord(name, record));
     return vm;
   });
   await Promise.all(vms.map((vm) => once(vm, "spawn")));

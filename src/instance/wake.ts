@@ -1,11 +1,11 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { isAlive } from "../core/process-identity.ts";
 import type { AgentClient } from "../guest/agent-client.ts";
 import type { OpenOptions } from "../guest/agent-stream.ts";
 import type { WakeRequest } from "../guest/agent-types.ts";
 import { newIdentity } from "../guest/identity.ts";
 import type { WokenGuest } from "../guest/wake-greeting.ts";
 import type { VmRef } from "../hypervisor/driver.ts";
+import { requireAlive } from "../hypervisor/require-alive.ts";
 import type { Starting } from "./run-request.ts";
 import { startVm } from "./start-vm.ts";
 import type { Volume } from "./volumes.ts";
@@ -141,11 +141,8 @@ async function openClient(
   return await AgentClient.open(endpoint, { ...openOptions(starting, vm, deadlineMs), ...early });
 }
 
-function openOptions({ ctx, driver, directory }: Starting, vm: VmRef, deadlineMs: number): OpenOptions {
-  const checkAlive = () => {
-    if (!isAlive(vm.process)) throw driver.explainEnd(directory);
-  };
-  return { deadlineMs, signal: ctx.signal, checkAlive };
+function openOptions({ ctx, driver }: Starting, vm: VmRef, deadlineMs: number): OpenOptions {
+  return { deadlineMs, signal: ctx.signal, checkAlive: () => requireAlive(vm, driver) };
 }
 
 function identityOf({ record, revision, request }: Starting): WakeRequest {
@@ -189,17 +186,13 @@ async function isHealthySoon({ settled }: WokenGuest, patienceMs: number, signal
   }
 }
 
-async function waitUntilHealthy(
-  { ctx, driver, directory }: Starting,
-  { vm, client }: Contact,
-  deadlineMs: number,
-): Promise<void> {
+async function waitUntilHealthy({ ctx, driver }: Starting, { vm, client }: Contact, deadlineMs: number): Promise<void> {
   const { waitHealthy } = await import("../guest/health.ts");
   await waitHealthy(client, {
     deadlineMs,
     signal: ctx.signal,
     onProgress: (missing) => {
-      if (!isAlive(vm.process)) throw driver.explainEnd(directory);
+      requireAlive(vm, driver);
       ctx.report({ kind: "detail", text: missing });
     },
   });

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { QEMU_HERE, useDataDirectory } from "../../test/support/data-directory.ts";
+import { instanceRecord, useDataDirectory } from "../../test/support/data-directory.ts";
 import { parseInstanceName } from "../core/names.ts";
 import { ownIdentity } from "../core/process-identity.ts";
 import type { InstanceRecord } from "./record.ts";
@@ -19,23 +19,7 @@ function useDead(record: Partial<InstanceRecord>, logs: Record<string, string> =
   const directory = data.paths.instance(svc);
   mkdirSync(directory, { recursive: true });
   for (const [name, text] of Object.entries(logs)) writeFileSync(join(directory, name), text);
-  writeRecord(directory, {
-    version: 1,
-    name: svc,
-    template: "hello",
-    revision: "0".repeat(64),
-    hypervisor: QEMU_HERE,
-    state: "running",
-    starter: gone,
-    process: gone,
-    start: "booted",
-    cpus: 1,
-    memMiB: 256,
-    dataDiskMiB: 0,
-    ports: [],
-    createdAt: "2026-01-02T03:04:05.000Z",
-    ...record,
-  });
+  writeRecord(directory, instanceRecord(svc, { state: "running", starter: gone, process: gone, ...record }));
   const reason = () => {
     const status = instanceStatus(data.paths, svc);
     return status?.state === "dead" ? status.reason : status?.state;

@@ -10,7 +10,6 @@ import { allocatedBytes } from "../core/disk-usage.ts";
 import { writeDocument } from "../core/documents.ts";
 import { MvmError, messageOf } from "../core/errors.ts";
 import { ensureDirectory, makeReadOnly, syncDirectory, syncFile } from "../core/files.ts";
-import { isAlive } from "../core/process-identity.ts";
 import { formatMs, MiB } from "../core/sizes.ts";
 import { makeStagingDirectory } from "../core/staging.ts";
 import { bootAndConnect } from "../guest/first-contact.ts";
@@ -19,6 +18,7 @@ import { newIdentity } from "../guest/identity.ts";
 import { createDataDisk } from "../host/data-disk.ts";
 import { startInNetwork } from "../host/network.ts";
 import type { Driver, HypervisorIdentity, VmConfig, VmRef } from "../hypervisor/driver.ts";
+import { requireAlive } from "../hypervisor/require-alive.ts";
 import { writeChunkIndex } from "./chunk-index.ts";
 import { digestOf, type Manifest } from "./revision.ts";
 import { SnapshotDocument } from "./snapshot.ts";
@@ -145,9 +145,6 @@ async function bootAndFreeze(
     onRetry,
   });
   const { vm } = contact;
-  const checkAlive = () => {
-    if (!isAlive(vm.process)) throw driver.explainEnd(vmDirectory);
-  };
 
   const times = await (async () => {
     await using client = contact.client;
@@ -158,7 +155,7 @@ async function bootAndFreeze(
       deadlineMs,
       signal: ctx.signal,
       onProgress: (missing) => {
-        checkAlive();
+        requireAlive(vm, driver);
         ctx.report({ kind: "detail", text: missing });
       },
     });

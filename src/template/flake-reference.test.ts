@@ -8,8 +8,8 @@ import { absoluteFlake } from "./flake-reference.ts";
 const data = useDataDirectory();
 after(() => data[Symbol.dispose]());
 const home = data.root;
-const service = data.flake("work/service");
-const work = join(data.root, "work");
+const service = data.flake("src/service");
+const sources = join(data.root, "src");
 
 test("a local flake becomes an absolute path, however it was written", () => {
   const written: [string, string][] = [
@@ -22,8 +22,8 @@ test("a local flake becomes an absolute path, however it was written", () => {
     [`path:${service}`, service],
   ];
   for (const [text, expected] of written) assert.equal(absoluteFlake(text, service, home), expected, text);
-  assert.equal(absoluteFlake("service", work, home), service);
-  assert.equal(absoluteFlake("~/work/service", "/", home), service);
+  assert.equal(absoluteFlake("service", sources, home), service);
+  assert.equal(absoluteFlake("~/src/service", "/", home), service);
 });
 
 test("a remote flake is kept as it was typed: Nix knows what it means", () => {

@@ -27,6 +27,7 @@ import {
 } from "../../src/hypervisor/driver.ts";
 import { driverNamed } from "../../src/hypervisor/drivers.ts";
 import { firecrackerFeatures } from "../../src/hypervisor/firecracker-version.ts";
+import { requireAlive } from "../../src/hypervisor/require-alive.ts";
 import { currentRevision } from "../../src/template/revisions.ts";
 import { vmConfigOf } from "../../src/template/vm-config.ts";
 import { type Mvmctl, REPOSITORY, useMvmctl } from "../support/mvmctl.ts";
@@ -265,9 +266,7 @@ async function whyNotHere(name: string): Promise<string | false> {
 }
 
 function connect(driver: Driver, vm: VmRef, timeoutMs = 10_000): Promise<AgentClient> {
-  const checkAlive = () => {
-    if (!isAlive(vm.process)) throw driver.explainEnd(vm.directory);
-  };
+  const checkAlive = () => requireAlive(vm, driver);
   return AgentClient.open(driver.agentEndpoint(vm.directory), { deadlineMs: Date.now() + timeoutMs, checkAlive });
 }
 

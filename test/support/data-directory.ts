@@ -7,7 +7,9 @@ import { renderDocument, writeDocument } from "../../src/core/documents.ts";
 import { replaceSymlink } from "../../src/core/files.ts";
 import type { RevisionId, TemplateName } from "../../src/core/names.ts";
 import { type Paths, resolvePaths } from "../../src/core/paths.ts";
+import { ownIdentity } from "../../src/core/process-identity.ts";
 import type { HypervisorIdentity } from "../../src/hypervisor/driver.ts";
+import type { InstanceRecord } from "../../src/instance/record.ts";
 import { BuildRecordDocument, type Manifest } from "../../src/template/revision.ts";
 import { type Snapshot, SnapshotDocument } from "../../src/template/snapshot.ts";
 import { snapshotKey } from "../../src/template/snapshots.ts";
@@ -131,4 +133,24 @@ export function addSnapshot(
 
 function sha256(data: string | Uint8Array): string {
   return createHash("sha256").update(data).digest("hex");
+}
+
+/** What instance.json of an instance of `hello` says, that this process is starting. */
+export function instanceRecord(name: string, other: Partial<InstanceRecord> = {}): InstanceRecord {
+  return {
+    version: 1,
+    name,
+    template: "hello",
+    revision: "0".repeat(64),
+    hypervisor: QEMU_HERE,
+    state: "starting",
+    starter: ownIdentity(),
+    start: "booted",
+    cpus: 1,
+    memMiB: 256,
+    dataDiskMiB: 0,
+    ports: [],
+    createdAt: "2026-01-02T03:04:05.000Z",
+    ...other,
+  };
 }
