@@ -18,7 +18,7 @@ const { values } = parseArgs({ options: { rounds: { type: "string", default: "3"
 const ROUNDS = Number(values.rounds);
 const REPOSITORY = join(import.meta.dirname, "..");
 const work = mkdtempSync(join(tmpdir(), "mvm-bench-registry-"));
-const { launcher: LAUNCHER } = unpackPackage(join(work, "package"));
+const LAUNCHER = unpackPackage(join(work, "package"));
 const note = (text: string) => process.stderr.write(`${text}\n`);
 const seconds = (ms: number) => `${(ms / 1000).toFixed(2)} s`;
 await using server = await startVersitygw();

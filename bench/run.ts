@@ -22,7 +22,7 @@ const ROUNDS = Number(values.rounds);
 const COLD_ROUNDS = Math.max(3, Math.round(ROUNDS / 4));
 const REPOSITORY = join(import.meta.dirname, "..");
 const work = mkdtempSync(join(tmpdir(), "mvm-bench-"));
-const { launcher: LAUNCHER, library: LIBRARY } = unpackPackage(join(work, "package"));
+const LAUNCHER = unpackPackage(join(work, "package"));
 const env = { ...process.env, NO_COLOR: "1", MVM_DATA_DIR: join(work, "data") };
 const paths = resolvePaths(env);
 const template = parseTemplateName("hello");
@@ -82,23 +82,18 @@ async function restoreToHealthy(): Promise<Verdict[]> {
 async function sixteenAtOnce(): Promise<Verdict[]> {
   note("16 instances, four at a time");
   const bare = await bareTool(paths, template, join(work, "bare"), env);
-  const names = Array.from({ length: 16 }, (_, index) => `m${index}`);
-  const times = { bare: [] as number[], cli: [] as number[], library: [] as number[] };
+  const names = Array.from({ length: 16 }, (_, index) => `m-${index + 1}`);
+  const times = { bare: [] as number[], one: [] as number[], sixteen: [] as number[] };
   let grown = 0;
   for (let round = 0; round < 3; round++) {
     times.bare.push(await timeAll(16, 4, (index) => bare.restore(`b${index}`, "woken")));
     await endVms(join(work, "bare"));
     const before = await allocated(paths.dataDir);
-    times.cli.push(
-      await timeAll(16, 4, (index) =>
-        mvmctl("run", "--template", template, "--name", names[index]!, "--wait", "running"),
-      ),
-    );
+    const run = ["run", "--template", template, "--wait", "running"];
+    times.one.push(await mvmctl(...run, "--name", "m", "--count", "16", "--parallel", "4"));
     grown = (await allocated(paths.dataDir)) - before;
     await mvmctl("rm", "--force", ...names);
-    times.library.push(
-      await timeProcess(process.execPath, [join(import.meta.dirname, "start-many.ts"), LIBRARY, template, "m"], env),
-    );
+    times.sixteen.push(await timeAll(16, 4, (index) => mvmctl(...run, "--name", names[index]!)));
     await mvmctl("rm", "--force", ...names);
   }
   const theirs = median(times.bare);
@@ -110,8 +105,8 @@ async function sixteenAtOnce(): Promise<Verdict[]> {
   const disk = `${(grown / 1024).toFixed(0)} KiB`;
   const promise = "image and snapshot are not copied";
   return [
-    verdict("16 instances, 4 at a time, by the library in one process", times.library),
-    verdict("16 instances, 4 at a time, by 16 commands", times.cli),
+    verdict("16 instances, 4 at a time, by one command (`run --count 16`)", times.one),
+    verdict("16 instances, 4 at a time, by 16 commands", times.sixteen),
     { what: "disk taken by those 16", measured: disk, bare: "", promise, kept: grown < 16 * 1024 * 1024 },
   ];
 }

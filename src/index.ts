@@ -43,6 +43,7 @@ export { instanceLogs } from "./instance/logs.ts";
 export { pauseInstance, resumeInstance } from "./instance/pause.ts";
 export type { InstanceRecord, InstanceStatus } from "./instance/record.ts";
 export { runInstance } from "./instance/run.ts";
+export { type RunManyOptions, runInstances } from "./instance/run-many.ts";
 export type { RunOutcome, RunRequest } from "./instance/run-request.ts";
 export { startInstance } from "./instance/start.ts";
 export { type MachineStatus, machineStatus } from "./instance/status.ts";

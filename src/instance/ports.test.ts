@@ -60,13 +60,14 @@ test("host ports that were left open are free ones, each another, and those that
   const [named] = await choosePorts([parsePortForward("80")]);
   assert.ok(named && named.hostPort > 0);
   const asked = ["80", "0.0.0.0::80", `${named.hostPort}:81`, "82"].map(parsePortForward);
+  asked.push(asked[0]!);
   const chosen = await choosePorts(asked);
   assert.deepEqual(
     chosen.map(({ hostAddress, guestPort }) => [hostAddress, guestPort]),
     asked.map(({ hostAddress, guestPort }) => [hostAddress, guestPort]),
   );
   assert.equal(chosen[2]?.hostPort, named.hostPort);
-  assert.equal(new Set(chosen.map(({ hostPort }) => hostPort)).size, 4);
+  assert.equal(new Set(chosen.map(({ hostPort }) => hostPort)).size, 5);
   assert.deepEqual(await choosePorts(chosen), chosen, "nobody holds them any more");
 });
 

@@ -8,6 +8,11 @@ const DEFAULT_ADDRESS = "127.0.0.1";
 /** As a host port: one that is free, which is chosen when it is published. */
 const ANY_PORT = 0;
 
+/** Whether any host port will do. */
+export function isOpen({ hostPort }: PortForward): boolean {
+  return hostPort === ANY_PORT;
+}
+
 /** Parses `GUEST`, `HOST:GUEST` or `ADDRESS:HOST:GUEST`, with 0 or, behind an address, nothing for any host port. @throws MvmError `INVALID_PORT` */
 export function parsePortForward(text: string): PortForward {
   const match = /^(?:([\d.]+):(\d{0,5}):|(\d{1,5}):)?(\d{1,5})$/.exec(text);
@@ -30,26 +35,27 @@ function isPort(port: number): boolean {
  * @throws MvmError `PORT_IN_USE`, naming the port; `INVALID_PORT` for one that is published twice
  */
 export async function choosePorts(ports: readonly PortForward[]): Promise<PortForward[]> {
-  const fixed = ports.filter(({ hostPort }) => hostPort !== ANY_PORT);
+  const fixed = ports.filter((port) => !isOpen(port));
   const twice = fixed.find((port, index) => fixed.slice(0, index).some((earlier) => collide(port, earlier)));
   if (twice) {
     throw new MvmError("INVALID_PORT", `the host port ${twice.hostPort} is published twice`, {
       hint: "give each -p a host port of its own",
     });
   }
-  const chosen = new Map<PortForward, PortForward>();
+  const chosen = [...ports];
   // All are held until the last is known: none is chosen twice. Those that were named come first, before chance takes one.
   const held: Server[] = [];
+  const order = [...ports.keys()].sort((a, b) => Number(isOpen(ports[a]!)) - Number(isOpen(ports[b]!)));
   try {
-    for (const port of [...fixed, ...ports.filter((port) => !fixed.includes(port))]) {
-      const server = await hold(port);
+    for (const index of order) {
+      const server = await hold(ports[index]!);
       held.push(server);
-      chosen.set(port, { ...port, hostPort: (server.address() as AddressInfo).port });
+      chosen[index] = { ...ports[index]!, hostPort: (server.address() as AddressInfo).port };
     }
   } finally {
     await Promise.all(held.map((server) => new Promise((resolve) => server.close(resolve))));
   }
-  return ports.map((port) => chosen.get(port)!);
+  return chosen;
 }
 
 /** One port of one address takes one listener; 0.0.0.0 is every address (ip(7)). */

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { after, before, describe, type TestContext, test } from "node:test";
 import { resolvePaths } from "../../src/core/paths.ts";
 import { spawnChecked } from "../../src/core/process.ts";
@@ -85,6 +86,10 @@ describe("commands that are told to stop", () => {
       );
     };
     await stops(t, mvm, run, (said) => /Booting/.test(said), noInstance);
+    // Those that were started before go with the others.
+    const many = [...run.slice(0, -2), "early", "--count", "3", "--parallel", "1"];
+    const oneIsUp = () => existsSync(join(mvm.dataDir, "instances", "early-2"));
+    await stops(t, mvm, many, oneIsUp, noInstance);
   });
 
   test("exec, whose command in the guest ends, too", async (t) => {

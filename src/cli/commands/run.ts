@@ -1,7 +1,8 @@
 import { parseInstanceName, parseTemplateName, type TemplateName } from "../../core/names.ts";
-import { parseCpus, parseDataDiskMiB, parseMemMiB } from "../../core/sizes.ts";
+import { parseCpus, parseDataDiskMiB, parseMemMiB, parseWhole } from "../../core/sizes.ts";
 import { parsePortForward } from "../../instance/ports.ts";
 import { runInstance } from "../../instance/run.ts";
+import type { RunManyOptions } from "../../instance/run-many.ts";
 import type { RunOutcome, RunRequest } from "../../instance/run-request.ts";
 import { parseVolume } from "../../instance/volumes.ts";
 import type { Cli } from "../cli.ts";
@@ -11,6 +12,7 @@ import { parseSeconds } from "../seconds.ts";
 import { defineWaiting, describeStart, parseWaiting } from "../starting.ts";
 
 const DEFAULT_STOP_TIMEOUT_SECONDS = "15";
+const MOST_INSTANCES = 1000;
 
 export const page: Page = {
   summary: "Start an instance: restored from a snapshot, or booted",
@@ -21,6 +23,7 @@ fast as one without but for the copying, and changes made later on either side d
 snapshot had running, as nobody can change the environment of a running process.
 --data-disk is a disk at /mnt/data of this instance's own: it begins as the snapshot had it, survives \`stop\`, and is picked up again, in
 its size, by \`run --name\` of the same name and template, until \`rm\`.
+--count starts several in less time than as many commands take. Each gets a host port of its own for a guest's port (-p 80).
 --foreground stays with the instance: what its services write goes to standard output, Ctrl+C or SIGTERM stops it as \`stop\` does, and the exit code is 0 when it was stopped
 or shut itself down, 1 when it died. The VM never outlives the command, not even one that is killed.`,
   define: (command) =>
@@ -30,6 +33,11 @@ or shut itself down, 1 when it died. The VM never outlives the command, not even
         .option("--flake <ref>", "build this flake and run it, in one go")
         .option("--revision <id>", "another revision than the current one: the beginning of its id")
         .option("--name <name>", "the instance's name (made up if not given)")
+        .option("--count <n>", "start several, NAME-1 to NAME-n: all, or none if one can't be started")
+        .option(
+          "--parallel <n>",
+          "with --count: how many start at a time (default: as many as there are CPUs, at least 4)",
+        )
         .option(
           "-p, --publish <host:guest>",
           "reach a guest's TCP port: 8080:80, or 80 for any free host port; may be repeated",
@@ -67,6 +75,7 @@ or shut itself down, 1 when it died. The VM never outlives the command, not even
     "mvmctl run --template my-service --name svc -p 8080:80",
     "mvmctl run --template my-service -v ./config:/mnt/config -v ./secrets:/mnt/secrets -e LOG=debug",
     "mvmctl run --template sandbox --isolate",
+    "mvmctl run --template sandbox --name agent --count 16 -p 8000",
     "mvmctl run --flake . --name try",
     "mvmctl run --template my-service --name svc --foreground",
   ],
@@ -80,7 +89,15 @@ or shut itself down, 1 when it died. The VM never outlives the command, not even
     const foreground = flag(options, "foreground");
     if (foreground && flag(options, "detach"))
       throw new UsageError("--foreground and --detach say two things", "give one of them");
+    const many = parseMany(options);
+    if (foreground && many)
+      throw new UsageError("--foreground stays with one instance", "leave --count or --foreground out");
     const template = await templateToRun(cli, options);
+    if (many) {
+      const { runInstances } = await import("../../instance/run-many.ts");
+      const outcomes = await runInstances(cli, { ...request, template }, many);
+      return cli.print(outcomes, () => describeMany(outcomes));
+    }
     if (foreground) return await stay(cli, { ...request, template }, stopTimeoutMs);
     const outcome = await runInstance(cli, { ...request, template });
     cli.print(outcome, () => describe(outcome));
@@ -134,6 +151,22 @@ function parseRequest(cli: Cli, options: Options) {
   } as const;
 }
 
+/** How many, if that was said. @throws MvmError `INVALID_SIZE`, UsageError */
+function parseMany(options: Options): RunManyOptions | undefined {
+  const count = textOption(options, "count");
+  const parallel = textOption(options, "parallel");
+  if (count === undefined) {
+    if (parallel === undefined) return undefined;
+    throw new UsageError("--parallel says how many start at a time, and only one does", "add --count N");
+  }
+  const whole = (option: string, text: string) =>
+    parseWhole(option, text, "a number of instances", { min: 1, max: MOST_INSTANCES });
+  return {
+    count: whole("--count", count),
+    ...(parallel === undefined ? {} : { parallel: whole("--parallel", parallel) }),
+  };
+}
+
 /** `K=V`. */
 function parseVariable(text: string): [key: string, value: string] {
   const match = /^([A-Za-z_][A-Za-z0-9_]*)=(.*)$/s.exec(text);
@@ -157,6 +190,11 @@ async function templateToRun(cli: Cli, options: Options): Promise<TemplateName> 
   const template = templateOfFlake(cli, flake, cli.cwd);
   await buildTemplate(cli, template, { force: false });
   return template;
+}
+
+function describeMany(outcomes: readonly RunOutcome[]): string {
+  const names = outcomes.map(({ name }) => name);
+  return `${outcomes.map(describeStart).join("")}Next: mvmctl ls, mvmctl stop ${names.join(" ")}\n`;
 }
 
 function describe(outcome: RunOutcome): string {
