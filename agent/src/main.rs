@@ -9,6 +9,7 @@ mod cgroup;
 mod checks;
 mod config;
 mod console;
+mod free_pages;
 mod health;
 mod in_flight;
 mod init;

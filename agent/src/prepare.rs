@@ -12,6 +12,7 @@ use crate::async_fd::AsyncFile;
 use crate::cgroup;
 use crate::checks::Check;
 use crate::config::CommandLine;
+use crate::free_pages;
 use crate::init::network;
 use crate::process::{self, Launch, Streams};
 use crate::wake::forget_name;
@@ -33,7 +34,7 @@ pub async fn prepare(app: &App, limit: Duration) -> io::Result<()> {
         cgroup::freeze_all().await?;
         forget_name()?;
         unsafe { libc::sync() };
-        Ok(())
+        free_pages::clear()
     };
     quiet.await.inspect_err(|_: &io::Error| {
         let _ = cgroup::thaw_all();

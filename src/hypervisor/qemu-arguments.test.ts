@@ -138,6 +138,9 @@ test("the kernel is told its root, to wait for its identity, and what the image 
 
 test("an emulated guest is told its clock's rate, which it could not measure; under KVM it can", () => {
   assert.match(kernelCommandLine(config, tcg), /tsc_early_khz=2400000/);
+  assert.match(kernelCommandLine(config, tcg), / initcall_blacklist=tracer_init_tracefs /);
+  const traced = kernelCommandLine({ ...config, kernelCommandLine: "initcall_blacklist=" }, tcg);
+  assert.doesNotMatch(traced, /tracefs/, "an image can have it");
   assert.doesNotMatch(kernelCommandLine(config, kvm), /tsc| {2}/);
 });
 

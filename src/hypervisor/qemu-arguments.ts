@@ -79,15 +79,21 @@ export interface QemuHost {
  * information and mandatory access control cost an emulated guest more than they are worth: a restored one has to translate their
  * code again. Programs can still confine themselves with Landlock; an image's own parameters come later, and win.
  */
-function emulationParameters({ identity, tscKHz }: QemuHost): string {
+function emulationParameters(config: VmConfig, { identity, tscKHz }: QemuHost): string {
   if (identity.accelerator !== "tcg") return "";
-  return `tsc_early_khz=${tscKHz} tsc=reliable mitigations=off psi=0 lsm=landlock,yama`;
+  const parameters = `tsc_early_khz=${tscKHz} tsc=reliable mitigations=off psi=0 lsm=landlock,yama`;
+  // The kernel adds to this one what comes later, so that an image could not take it back.
+  const ownBlacklist = config.kernelCommandLine?.includes("initcall_blacklist=");
+  return ownBlacklist ? parameters : `${parameters} initcall_blacklist=${NO_TRACEFS}`;
 }
+
+/** Makes the 10,000 files of tracefs at boot (kernel/trace/trace.c): 8 MiB of every snapshot, and other bytes after each boot. */
+const NO_TRACEFS = "tracer_init_tracefs";
 
 export function kernelCommandLine(config: VmConfig, host: QemuHost): string {
   return [
     "console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests",
-    emulationParameters(host),
+    emulationParameters(config, host),
     `root=/dev/vda rootfstype=${config.rootfs.type} ro`,
     `mvm.hold=1 mvm.net=${GUEST_NETWORK}`,
     config.kernelCommandLine,

@@ -14,8 +14,8 @@ import type { ChunkPlace, KnownChunks } from "./known-chunks.ts";
 import type { RemoteChunk, RemoteFile } from "./records.ts";
 import type { TransferTotals } from "./transfer.ts";
 
-/** Chunks that are read, checked and compressed at once: enough to keep every core busy, and 4 MiB of memory. */
-const PARALLEL = 16;
+/** Chunks that are read, checked and compressed at once: Node compresses on four threads. Each takes a compressor, which it takes long to make. */
+const PARALLEL = 6;
 
 /** Files of one directory, with what their chunks are. */
 export interface FilesToPush {
