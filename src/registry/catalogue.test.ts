@@ -27,6 +27,8 @@ test("the registry's list and info say what is there", async () => {
   );
   await assert.rejects(deleteRemote(alice.ctx, store, web, { revision: first.id }), { code: "REVISION_TAGGED" });
   await deleteRemote(alice.ctx, store, web, { tag: "v1" });
+  for (const revision of ["", first.id.slice(0, 3), "latest"])
+    await assert.rejects(deleteRemote(alice.ctx, store, web, { revision }), { code: "INVALID_REVISION" }, revision);
   await deleteRemote(alice.ctx, store, web, { revision: first.id });
   assert.equal((await remoteTemplateInfo(alice.ctx, store, web)).revisions.length, 1);
   await assert.rejects(pullTemplate(alice.ctx, store, pullRequest("wbe")), { code: "REGISTRY_TEMPLATE_NOT_FOUND" });

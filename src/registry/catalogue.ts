@@ -121,7 +121,7 @@ export async function noSuchTag(ctx: Context, store: Store, name: TemplateName, 
   return new MvmError("REGISTRY_TAG_NOT_FOUND", `${store.description} has no tag '${tag}' of ${name}`, {
     hint:
       template.tags.length > 0
-        ? `it has ${template.tags.join(", ")}: mvmctl template pull ${name}:${template.tags[0]}`
+        ? `it has ${template.tags.join(", ")}`
         : `it has revisions without a tag: mvmctl registry info ${name}`,
   });
 }

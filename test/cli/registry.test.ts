@@ -87,6 +87,24 @@ describe("the registry's commands, and those that ask", () => {
     await mvm.fails(["registry", "info", "web"], "REGISTRY_TEMPLATE_NOT_FOUND");
   });
 
+  test("what is more than a name with a tag or a revision is refused, not passed over", async () => {
+    await mvm.ok(["template", "push", "web"]);
+    for (const [args, code] of [
+      [["template", "push", "web:v1"], "USAGE"],
+      [["template", "push", `web@${made.id}@v1`], "INVALID_NAME"],
+      [["template", "pull", "web:latest:v1"], "INVALID_NAME"],
+      [["template", "pull", "web@"], "INVALID_REVISION"],
+      [["template", "verify", "web:latest"], "USAGE"],
+      [["template", "verify", "web", "--remote", "--repair"], "USAGE"],
+      [["registry", "delete", "web@"], "INVALID_REVISION"],
+      [["registry", "gc", "--grace", "5"], "INVALID_DURATION"],
+    ] as const) {
+      await mvm.fails(args, code);
+      assert.equal((await mvm.run(args)).exitCode, 2, args.join(" "));
+    }
+    assert.match(await mvm.fails(["template", "push", "web:v1"], "USAGE"), /template push web --tag v1/);
+  });
+
   test("verify ends with 1 and names what is damaged; --repair fetches it", async () => {
     await mvm.ok(["template", "push", "web"]);
     const rootfs = join(made.directory, "rootfs.erofs");
