@@ -150,13 +150,14 @@ function parseRecord<T extends { version: number }>(
   title: string,
   bytes: Buffer,
   place: string,
+  hint?: string,
 ): T {
   const excess = excessOf(bytes);
-  if (excess !== undefined) throw refused(place, excess);
+  if (excess !== undefined) throw refused(place, excess, hint);
   const text = bytes.toString("utf8");
-  const record = inRegistry(place, () => parseDocument({ title, version: 1, schema }, text, place));
+  const record = inRegistry(place, () => parseDocument({ title, version: 1, schema }, text, place), hint);
   // What a key given twice means is up to the reader; so is a key that JSON readers treat in a way of their own.
-  if (!isCanonical(text)) throw refused(place, `the ${title} is not written in the one way it may be`);
+  if (!isCanonical(text)) throw refused(place, `the ${title} is not written in the one way it may be`, hint);
   return record;
 }
 
@@ -166,19 +167,19 @@ function isCanonical(text: string): boolean {
 }
 
 /** What is wrong with an object of a registry is not mended like a file of this machine. */
-function inRegistry<T>(place: string, parse: () => T): T {
+function inRegistry<T>(place: string, parse: () => T, hint?: string): T {
   try {
     return parse();
   } catch (error) {
-    if (error instanceof MvmError && error.code === "CORRUPT_FILE") throw refused(place, error.message);
+    if (error instanceof MvmError && error.code === "CORRUPT_FILE") throw refused(place, error.message, hint);
     throw error;
   }
 }
 
-export function refused(place: string, why: string): MvmError {
-  return new MvmError("REGISTRY_CORRUPT", `${place} in the registry can't be trusted: ${why}`, {
-    hint: "nothing was taken from it; push the template again from a machine that has it whole",
-  });
+const PUSH_AGAIN = "nothing was taken from it; push the template again from a machine that has it whole";
+
+export function refused(place: string, why: string, hint = PUSH_AGAIN): MvmError {
+  return new MvmError("REGISTRY_CORRUPT", `${place} in the registry can't be trusted: ${why}`, { hint });
 }
 
 /** Whether an error says that a record is not what a record can be, by what is in it or by its size. */
@@ -186,7 +187,8 @@ export function isDamagedRecord(error: unknown): boolean {
   return error instanceof MvmError && (error.code === "REGISTRY_CORRUPT" || error.code === "REGISTRY_OBJECT_TOO_LARGE");
 }
 
-export const parseTagRecord = (bytes: Buffer, place: string) => parseRecord(TagRecordSchema, "tag", bytes, place);
+export const parseTagRecord = (bytes: Buffer, place: string, hint?: string) =>
+  parseRecord(TagRecordSchema, "tag", bytes, place, hint);
 export const parsePushRecord = (bytes: Buffer, place: string) => parseRecord(PushRecordSchema, "push", bytes, place);
 export const parseCollectionRecord = (bytes: Buffer, place: string) =>
   parseRecord(CollectionRecordSchema, "collection", bytes, place);

@@ -102,15 +102,15 @@ async function checkTags(
     const parsed = parseTemplateKey(key);
     if (parsed?.kind !== "tag") continue;
     count++;
-    const mend = `push it again, or remove it: mvmctl registry delete ${name}:${parsed.tag}`;
+    const remove = `remove it: mvmctl registry delete ${name}:${parsed.tag}`;
     try {
       const revision = (await readTag(ctx, store, name, parsed.tag))?.record.revision as RevisionId | undefined;
       if (revision === undefined || there.includes(revision)) continue;
-      const reason = `it means the revision ${shortRevision(revision)}, which is not there; ${mend}`;
+      const reason = `it means the revision ${shortRevision(revision)}, which is not there; push it again, or ${remove}`;
       damage.push({ revision, object: key, reason });
     } catch (error) {
       if (!isDamagedRecord(error)) throw error;
-      damage.push({ object: key, reason: `${messageOf(error)}; ${mend}` });
+      damage.push({ object: key, reason: `${messageOf(error)}; ${remove}` });
     }
   }
   return { count, damage };
