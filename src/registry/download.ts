@@ -48,11 +48,14 @@ export async function downloadFiles(
   const fetch = { ctx, store, local, totals, onProgress: transferProgress(ctx, "fetched", totals) };
   const whole = await takeWholeFiles(ctx, parts, local, totals);
   const checks: Promise<void>[] = [];
+  const addFetched = ({ path, file, record }: Part) => local.addFetched(path, file, record.chunkBytes);
+  whole.forEach(addFetched);
   try {
     // The largest first: its digest is computed while the others come.
     const rest = parts.filter((part) => !whole.has(part)).sort((a, b) => b.file.size - a.file.size);
     for (const part of rest) {
       const begun = await fetchFile(fetch, part);
+      addFetched(part);
       const check = requireDigest(part, begun, ctx.signal);
       check.catch(() => {}); // awaited below
       checks.push(check);

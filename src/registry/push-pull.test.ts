@@ -72,6 +72,17 @@ test("a second revision moves only its new chunks, to the registry and from it",
   assert.equal((await verifyTemplate(bob.ctx, web)).damage.length, 0);
 });
 
+test("what the memory shares with the root image is sent once, and fetched once", async () => {
+  using world = useWorld();
+  const { alice, bob, store } = world;
+  makeTemplate(alice.paths, "web", { hasRead: true });
+  const pushed = await pushTemplate(alice.ctx, store, pushRequest("web"));
+  assert.equal(pushed.totals.reused, CHUNK_BYTES);
+  const pulled = await pullTemplate(bob.ctx, store, pullRequest("web"));
+  assert.deepEqual(pulled.totals, pushed.totals);
+  assert.equal((await verifyTemplate(bob.ctx, web)).damage.length, 0);
+});
+
 test("another template with the same kernel sends none of it again", async () => {
   using world = useWorld();
   const { alice, store } = world;
