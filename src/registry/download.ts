@@ -136,10 +136,25 @@ async function fetchFile(fetch: Parameters<typeof fetchFiles>[0], { record, file
   try {
     await fetchFiles(fetch, [to]);
     await to.handle.sync();
+  } catch (error) {
+    throw record.kind === "snapshot" ? orWithoutSnapshot(error) : error;
   } finally {
     await to.handle.close();
   }
   return begun;
+}
+
+const LOST = new Set(["CHUNK_DAMAGED", "REGISTRY_OBJECT_MISSING", "REGISTRY_SHORT_READ"]);
+
+/** Whoever can't mend the registry can still have the template: it boots. */
+function orWithoutSnapshot(error: unknown): unknown {
+  if (!(error instanceof MvmError) || !LOST.has(error.code)) return error;
+  const { code, message, detail, hint, cause } = error;
+  return new MvmError(code, message, {
+    cause,
+    hint: `${hint}; or pull it without snapshots, with --no-snapshot`,
+    ...(detail === undefined ? {} : { detail }),
+  });
 }
 
 /** A file that is new has holes where the record has zeros: they need not be read. */
