@@ -178,8 +178,19 @@ function inRegistry<T>(place: string, parse: () => T, hint?: string): T {
 
 const PUSH_AGAIN = "nothing was taken from it; push the template again from a machine that has it whole";
 
+/** `why` may quote what was found. */
 export function refused(place: string, why: string, hint = PUSH_AGAIN): MvmError {
-  return new MvmError("REGISTRY_CORRUPT", `${place} in the registry can't be trusted: ${why}`, { hint });
+  const shown = why.slice(0, 1000).replace(new RegExp(NOT_SHOWN, "gu"), "?");
+  return new MvmError("REGISTRY_CORRUPT", `${place} in the registry can't be trusted: ${shown}`, { hint });
+}
+
+/** What no text of a registry has: it would end up on terminals, where it can pass for other lines, or do worse. */
+const NOT_SHOWN = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/u;
+
+function requirePlainTexts(place: string, value: unknown): void {
+  if (typeof value === "string" && NOT_SHOWN.test(value)) throw refused(place, "a text in it has control characters");
+  if (typeof value === "object" && value !== null)
+    for (const inner of Object.values(value)) requirePlainTexts(place, inner);
 }
 
 /** Whether an error says that a record is not what a record can be, by what is in it or by its size. */
@@ -206,6 +217,7 @@ export function parseRevisionRecord(bytes: Buffer, name: TemplateName, id: Revis
   requireSame(place, "revision", record.revision, id);
   requireSame(place, "SHA-256 of the manifest", sha256(record.document), id);
   const manifest = inRegistry(place, () => parseDocument(ManifestDocument, record.document, place));
+  requirePlainTexts(place, [manifest, record.flake]);
   requireSame(place, "template of the manifest", manifest.template, name);
   requireSame(place, "architecture of the manifest", manifest.architecture, record.architecture);
   requireFiles(record, artifactsOf(manifest), place);
@@ -231,6 +243,7 @@ export function parseSnapshotRecord(
   if (of.architecture !== undefined) requireSame(place, "architecture", record.architecture, of.architecture);
   requireSame(place, "key", record.key, key);
   const snapshot = inRegistry(place, () => parseDocument(SnapshotDocument, record.document, place));
+  requirePlainTexts(place, snapshot);
   requireSame(place, "revision of the snapshot", snapshot.revision, record.revision);
   requireSame(place, "hypervisor's key", snapshotKey(snapshot.hypervisor), key);
   requireFiles(record, filesOf(snapshot), place);
