@@ -144,11 +144,11 @@ async function fetchFile(fetch: Parameters<typeof fetchFiles>[0], { record, file
   return begun;
 }
 
-const LOST = new Set(["CHUNK_DAMAGED", "REGISTRY_OBJECT_MISSING", "REGISTRY_SHORT_READ"]);
+const OF_THE_SNAPSHOT = new Set(["CHUNK_DAMAGED", "REGISTRY_OBJECT_MISSING", "REGISTRY_SHORT_READ", "UNTRUSTED"]);
 
 /** Whoever can't mend the registry can still have the template: it boots. */
-function orWithoutSnapshot(error: unknown): unknown {
-  if (!(error instanceof MvmError) || !LOST.has(error.code)) return error;
+export function orWithoutSnapshot(error: unknown): unknown {
+  if (!(error instanceof MvmError) || !OF_THE_SNAPSHOT.has(error.code)) return error;
   const { code, message, detail, hint, cause } = error;
   return new MvmError(code, message, {
     cause,
