@@ -118,6 +118,23 @@ describe("registry settings", () => {
     }
   });
 
+  test("a line break at a variable's end is forgiven; a character that no key can have is said, and the key is not", async () => {
+    const copied = s3({ ...MINIMAL, BUCKET: "b-1\n", SECRET_ACCESS_KEY: "secret\n" });
+    assert.equal(copied.bucket, "b-1");
+    assert.equal((await copied.credentials()).secretAccessKey, "secret");
+    for (const [name, value] of [
+      ["ACCESS_KEY_ID", "the-secret b"],
+      ["ACCESS_KEY_ID", "the-secret,b"],
+      ["SECRET_ACCESS_KEY", "the-secret\nb"],
+      ["SESSION_TOKEN", "the-secret\nb"],
+      ["SESSION_TOKEN", "the-secret\u20ac"],
+    ] as const) {
+      const credentials = s3({ ...MINIMAL, [name]: value }).credentials();
+      const said = (error: unknown) => isMvmError("REGISTRY_SETTINGS")(error) && !inspect(error).includes("the-secret");
+      await assert.rejects(credentials, said, name);
+    }
+  });
+
   test("what is wrong in config.json is named with what is allowed, and never shown", () => {
     const wrong: [registry: object, words: RegExp][] = [
       [{ endpiont: "file:///x" }, /config\.json.*registry\.endpiont: there is no such setting.* endpoint, bucket,/s],

@@ -51,7 +51,7 @@ export function registryPlace(ctx: Context, settings: Texts = mergedSettings(ctx
       region: regionOf(settings.region ?? ctx.env["AWS_REGION"] ?? ctx.env["AWS_DEFAULT_REGION"]),
       prefix: prefixOf(settings.prefix),
       addressing: addressingOf(settings.addressing ?? usualAddressing(endpoint, bucket)),
-      credentials: credentialsOf(settings),
+      credentials: sendable(credentialsOf(settings)),
       ...(settings.caFile === undefined ? {} : { ca: readCertificates(settings.caFile) }),
     },
   };
@@ -64,7 +64,10 @@ const CREDENTIALS = ["accessKeyId", "secretAccessKey", "sessionToken"] as const;
 
 function mergedSettings({ paths, env }: Context): Texts {
   const given = Object.fromEntries(
-    Object.entries(VARIABLES).flatMap(([name, key]) => (env[ENV + name] ? [[key, env[ENV + name]]] : [])),
+    Object.entries(VARIABLES).flatMap(([name, key]) => {
+      const value = env[ENV + name]?.trim(); // what comes from a file often has a line break at its end
+      return value ? [[key, value]] : [];
+    }),
   ) as Texts;
   const stored: RegistrySettings = { ...readConfig(paths).registry };
   if (CREDENTIALS.some((key) => given[key])) for (const key of CREDENTIALS) delete stored[key];
@@ -173,6 +176,28 @@ function credentialsOf({ accessKeyId, secretAccessKey, sessionToken }: Texts): (
   }
   const credentials = { accessKeyId, secretAccessKey, sessionToken };
   return async () => credentials;
+}
+
+/** What a header can't carry would be a failure of HTTP, in words that help nobody. */
+const SENDABLE = {
+  accessKeyId: { what: "access key's id", pattern: /^[\x21-\x2b\x2d-\x7e]+$/ },
+  secretAccessKey: { what: "secret access key", pattern: /^\P{Cc}+$/u },
+  sessionToken: { what: "session token", pattern: /^[\x21-\x7e]+$/ },
+} as const;
+
+function sendable(provider: () => Promise<S3Credentials>): () => Promise<S3Credentials> {
+  return async () => {
+    const credentials = await provider();
+    for (const key of CREDENTIALS) {
+      const { what, pattern } = SENDABLE[key];
+      if (credentials[key] === undefined || pattern.test(credentials[key])) continue;
+      throw invalid(
+        `the ${what} has a character that none can have`,
+        "see whether it was copied with a space or a line break",
+      );
+    }
+    return credentials;
+  };
 }
 
 function readCertificates(path: string): string {
