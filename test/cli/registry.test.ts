@@ -90,7 +90,11 @@ describe("the registry's commands, and those that ask", () => {
     const { publicKey } = await mvm.json<{ publicKey: string }>(["registry", "keygen", key]);
     await mvm.fails(["registry", "keygen", join(mvm.dataDir, "no", "key.pem")], "INVALID_PATH");
     await mvm.ok(["template", "push", "web", "--key", key]);
-    await mvm.ok(["template", "push", "web", "--key", key, "--tag", "v1"]);
+    const before = readFileSync(config, "utf8");
+    const { version, registry } = JSON.parse(before);
+    writeFileSync(config, JSON.stringify({ version, registry: { ...registry, signingKeyFile: "key.pem" } }));
+    await mvm.ok(["template", "push", "web", "--sign", "--tag", "v1"]);
+    writeFileSync(config, before);
     const shown = await mvm.ok(["registry", "info", "web"]);
     assert.match(shown, new RegExp(`${made.id.slice(0, 12)} \\(latest, v1\\): .*x86_64`));
     assert.ok(shown.includes(`signed by ${publicKey}`), shown);
