@@ -6,8 +6,8 @@ import type { Paths } from "./paths.ts";
 
 /** Messages of our own: valibot's repeat what is there, and that may be a secret. */
 const LENGTH = "it has to have 1 to 4096 characters";
-const text = v.pipe(v.string("it has to be a text, in quotes"), v.minLength(1, LENGTH), v.maxLength(4096, LENGTH));
-const listOf = (item: v.GenericSchema<unknown, string>) => v.array(item, "it has to be a list of texts, in brackets");
+const text = v.pipe(v.string("it has to be a string, in quotes"), v.minLength(1, LENGTH), v.maxLength(4096, LENGTH));
+const listOf = (item: v.GenericSchema<unknown, string>) => v.array(item, "it has to be a list of strings, in brackets");
 const publicKey = v.pipe(
   text,
   v.regex(/^[A-Za-z0-9+/]{43}=$/, "it has to be a public key, as `mvmctl registry keygen` prints it"),

@@ -138,7 +138,7 @@ describe("registry settings", () => {
   test("what is wrong in config.json is named with what is allowed, and never shown", () => {
     const wrong: [registry: object, words: RegExp][] = [
       [{ endpiont: "file:///x" }, /config\.json.*registry\.endpiont: there is no such setting.* endpoint, bucket,/s],
-      [{ secretAccessKey: 8_675_309 }, /registry\.secretAccessKey: .*text/],
+      [{ secretAccessKey: 8_675_309 }, /registry\.secretAccessKey: .*string/],
       [{ secretAccessKey: "8675309".repeat(1000) }, /registry\.secretAccessKey: .*4096/],
       [{ addressing: "host" }, /registry\.addressing: .*"path" or "virtual-host"/],
       [{ trustedKeys: "8675309" }, /registry\.trustedKeys: .*list/],
