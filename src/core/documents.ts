@@ -8,6 +8,8 @@ export interface DocumentKind<T extends { version: number }> {
   readonly title: string;
   readonly version: number;
   readonly schema: v.GenericSchema<unknown, T>;
+  /** What to do about one that is damaged, if there is something better than a backup. */
+  readonly hint?: string;
   /** Upgrades from older versions, by the version they start from. */
   readonly upgrades?: Readonly<Record<number, (old: Record<string, unknown>) => Record<string, unknown>>>;
 }
@@ -24,15 +26,15 @@ export function parseDocument<T extends { version: number }>(kind: DocumentKind<
   try {
     value = JSON.parse(text);
   } catch (cause) {
-    throw corrupt(kind.title, path, text.trim() === "" ? "it is empty" : "it is not valid JSON", cause);
+    throw corrupt(kind, path, text.trim() === "" ? "it is empty" : "it is not valid JSON", cause);
   }
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw corrupt(kind.title, path, "it is not a JSON object");
+    throw corrupt(kind, path, "it is not a JSON object");
   }
   let record = value as Record<string, unknown>;
   const found = record["version"];
   if (typeof found !== "number" || !Number.isInteger(found) || found < 1)
-    throw corrupt(kind.title, path, "it has no version");
+    throw corrupt(kind, path, "it has no version");
   if (found > kind.version) {
     throw new MvmError(
       "NEWER_VERSION",
@@ -42,18 +44,25 @@ export function parseDocument<T extends { version: number }>(kind: DocumentKind<
   }
   for (let version = found; version < kind.version; version++) {
     const upgrade = kind.upgrades?.[version];
-    if (!upgrade) throw corrupt(kind.title, path, `version ${version} is no longer known`);
+    if (!upgrade) throw corrupt(kind, path, `version ${version} is no longer known`);
     record = upgrade(record);
   }
   const result = v.safeParse(kind.schema, record, { abortEarly: true });
   if (result.success) return result.output;
   const issue = result.issues[0];
-  throw corrupt(kind.title, path, `${v.getDotPath(issue) ?? "it"}: ${issue.message}`);
+  throw corrupt(kind, path, `${v.getDotPath(issue) ?? "it"}: ${issue.message}`);
 }
 
-function corrupt(title: string, path: string, why: string, cause?: unknown): MvmError {
+const RESTORE = "restore the file from a backup, or remove it and create it again";
+
+function corrupt(
+  { title, hint = RESTORE }: Pick<DocumentKind<{ version: number }>, "title" | "hint">,
+  path: string,
+  why: string,
+  cause?: unknown,
+): MvmError {
   return new MvmError("CORRUPT_FILE", `the ${title} ${path} is damaged: ${why}`, {
-    hint: "restore the file from a backup, or remove it and create it again",
+    hint,
     cause,
   });
 }
@@ -61,8 +70,8 @@ function corrupt(title: string, path: string, why: string, cause?: unknown): Mvm
 /** Reads a document, or undefined where there is no file. @throws as parseDocument */
 export function readDocument<T extends { version: number }>(kind: DocumentKind<T>, path: string): T | undefined {
   const stat = statIfThere(path);
-  if (stat && !stat.isFile()) throw corrupt(kind.title, path, "it is not a file");
-  if (stat && stat.size > MAX_DOCUMENT_BYTES) throw corrupt(kind.title, path, `it has ${stat.size} bytes`);
+  if (stat && !stat.isFile()) throw corrupt(kind, path, "it is not a file");
+  if (stat && stat.size > MAX_DOCUMENT_BYTES) throw corrupt(kind, path, `it has ${stat.size} bytes`);
   const text = readTextIfThere(path);
   return text === undefined ? undefined : parseDocument(kind, text, path);
 }

@@ -70,6 +70,20 @@ export function parseRevisionId(text: string): RevisionId {
   });
 }
 
+/** What people type of an id: shorter than this is more likely a slip than a revision. */
+const MIN_PREFIX = 4;
+
+/** The beginning of a revision's id, as somebody typed it. @throws MvmError `INVALID_REVISION` with this hint */
+export function parseRevisionPrefix(text: string, hint: string): string {
+  const prefix = text.toLowerCase();
+  if (/^[0-9a-f]{1,64}$/.test(prefix) && prefix.length >= MIN_PREFIX) return prefix;
+  throw new MvmError(
+    "INVALID_REVISION",
+    `'${printable(text.slice(0, 80))}' is not a revision: give at least ${MIN_PREFIX} hexadecimal digits of its id`,
+    { hint },
+  );
+}
+
 /** The beginning of a revision id that people see and type. */
 export function shortRevision(id: RevisionId): string {
   return id.slice(0, 12);

@@ -1,10 +1,10 @@
 import type { Context } from "../core/context.ts";
-import { MvmError } from "../core/errors.ts";
+import { MvmError, messageOf } from "../core/errors.ts";
 import { type RevisionId, shortRevision, type TemplateName } from "../core/names.ts";
 import { nearest } from "../core/nearest.ts";
 import { forEachParallel } from "../core/parallel.ts";
 import { parseTemplateKey, revisionKey, snapshotsOf, TEMPLATES, tagKey, tagsOf } from "./keys.ts";
-import type { ContentRecord, TagRecord } from "./records.ts";
+import { type ContentRecord, isDamagedRecord, type TagRecord } from "./records.ts";
 import { listRemoteRevisions, readRemoteRevision, readRemoteSnapshots, resolveRemoteRevision } from "./remote.ts";
 import { listAll, type Store } from "./store.ts";
 import { readTag } from "./tags.ts";
@@ -63,31 +63,60 @@ export interface RemoteTemplateInfo {
   readonly tags: readonly TagRecord[];
   /** The newest first. */
   readonly revisions: readonly RemoteRevisionInfo[];
+  /** Tags and revisions that are not what they can be, and so not among the others. */
+  readonly damaged: readonly { readonly object: string; readonly reason: string }[];
 }
 
-/** @throws MvmError `REGISTRY_TEMPLATE_NOT_FOUND`, `REGISTRY_CORRUPT` */
+/** What is damaged hides nothing else. @throws MvmError `REGISTRY_TEMPLATE_NOT_FOUND`, `NEWER_VERSION` */
 export async function remoteTemplateInfo(ctx: Context, store: Store, name: TemplateName): Promise<RemoteTemplateInfo> {
+  const damaged: { object: string; reason: string }[] = [];
+  const noteDamage = (object: string) => (error: unknown) => {
+    if (!isDamagedRecord(error)) throw error;
+    damaged.push({ object, reason: messageOf(error) });
+  };
   const tags: TagRecord[] = [];
-  for await (const { key } of store.list(tagsOf(name), ctx.signal)) {
-    const parsed = parseTemplateKey(key);
-    const found = parsed?.kind === "tag" ? await readTag(ctx, store, name, parsed.tag) : undefined;
+  for (const tag of await listTags(ctx, store, name)) {
+    const found = await readTag(ctx, store, name, tag).catch(noteDamage(tagKey(name, tag)));
     if (found) tags.push(found.record);
   }
+  const ids = (await listRemoteRevisions(ctx, store, name)).map(({ id }) => id);
   const revisions: RemoteRevisionInfo[] = [];
-  await forEachParallel(await listRemoteRevisions(ctx, store, name), 4, async ({ id }) => {
-    const remote = await readRemoteRevision(ctx, store, name, id);
-    const snapshots = await readRemoteSnapshots(ctx, store, remote);
-    revisions.push({
-      id,
-      builtAt: remote.record.builtAt,
-      architecture: remote.record.architecture,
-      tags: tags.filter(({ revision }) => revision === id).map(({ tag }) => tag),
-      ...sizesOf(remote.record),
-      snapshots: snapshots.map(({ record }) => ({ key: record.key, ...sizesOf(record) })),
-    });
+  await forEachParallel(ids, 4, async (id) => {
+    const read = revisionInfo(ctx, store, name, id, tags);
+    const found = await read.catch(noteDamage(revisionKey(name, id)));
+    if (found) revisions.push(found);
   });
-  if (tags.length === 0 && revisions.length === 0) throw await noSuchTemplate(ctx, store, name);
-  return { name, tags, revisions: revisions.sort((a, b) => b.builtAt.localeCompare(a.builtAt)) };
+  for (const { tag, revision } of tags) {
+    if (ids.includes(revision as RevisionId)) continue;
+    const reason = `it means the revision ${shortRevision(revision as RevisionId)}, which is not there`;
+    damaged.push({ object: tagKey(name, tag), reason });
+  }
+  if (tags.length + ids.length + damaged.length === 0) throw await noSuchTemplate(ctx, store, name);
+  return { name, tags, revisions: revisions.sort((a, b) => b.builtAt.localeCompare(a.builtAt)), damaged };
+}
+
+async function listTags(ctx: Context, store: Store, name: TemplateName): Promise<string[]> {
+  const keys = (await listAll(store, tagsOf(name), ctx.signal)).map(({ key }) => parseTemplateKey(key));
+  return keys.flatMap((parsed) => (parsed?.kind === "tag" ? [parsed.tag] : []));
+}
+
+async function revisionInfo(
+  ctx: Context,
+  store: Store,
+  name: TemplateName,
+  id: RevisionId,
+  tags: readonly TagRecord[],
+): Promise<RemoteRevisionInfo> {
+  const remote = await readRemoteRevision(ctx, store, name, id);
+  const snapshots = await readRemoteSnapshots(ctx, store, remote);
+  return {
+    id,
+    builtAt: remote.record.builtAt,
+    architecture: remote.record.architecture,
+    tags: tags.filter(({ revision }) => revision === id).map(({ tag }) => tag),
+    ...sizesOf(remote.record),
+    snapshots: snapshots.map(({ record }) => ({ key: record.key, ...sizesOf(record) })),
+  };
 }
 
 function sizesOf({ files, signatures }: ContentRecord): { size: number; storedBytes: number; signedBy: string[] } {
@@ -97,7 +126,8 @@ function sizesOf({ files, signatures }: ContentRecord): { size: number; storedBy
   return {
     size: files.reduce((sum, { size }) => sum + size, 0),
     storedBytes: [...frames.values()].reduce((sum, length) => sum + length, 0),
-    signedBy: signatures.map(({ key }) => key),
+    // A key signs a revision and the time it was built.
+    signedBy: [...new Set(signatures.map(({ key }) => key))],
   };
 }
 
@@ -121,7 +151,7 @@ export async function noSuchTag(ctx: Context, store: Store, name: TemplateName, 
   return new MvmError("REGISTRY_TAG_NOT_FOUND", `${store.description} has no tag '${tag}' of ${name}`, {
     hint:
       template.tags.length > 0
-        ? `it has ${template.tags.join(", ")}: mvmctl template pull ${name}:${template.tags[0]}`
+        ? `it has ${template.tags.join(", ")}`
         : `it has revisions without a tag: mvmctl registry info ${name}`,
   });
 }
@@ -154,15 +184,15 @@ async function keysUnder(ctx: Context, store: Store, prefix: string): Promise<st
 }
 
 async function keysOfTag(ctx: Context, store: Store, name: TemplateName, tag: string): Promise<string[]> {
-  if (!(await readTag(ctx, store, name, tag))) throw await noSuchTag(ctx, store, name, tag);
+  // It is not read: one that is damaged can be removed, too.
+  if (!(await store.head(tagKey(name, tag), ctx.signal))) throw await noSuchTag(ctx, store, name, tag);
   return [tagKey(name, tag)];
 }
 
 async function keysOfRevision(ctx: Context, store: Store, name: TemplateName, typed: string): Promise<string[]> {
   const id = await resolveRemoteRevision(ctx, store, name, typed);
-  const { tags } = await remoteTemplateInfo(ctx, store, name);
-  const tag = tags.find(({ revision }) => revision === id)?.tag;
-  if (tag !== undefined) {
+  for (const tag of await listTags(ctx, store, name)) {
+    if ((await readTag(ctx, store, name, tag))?.record.revision !== id) continue;
     throw new MvmError("REVISION_TAGGED", `revision ${shortRevision(id)} of ${name} is what the tag '${tag}' means`, {
       hint: `remove the tag first: mvmctl registry delete ${name}:${tag}`,
     });

@@ -66,7 +66,9 @@ export async function checkRegistry(ctx: Context, settings?: RegistrySettings): 
     ctx.signal.throwIfAborted();
     if (!(error instanceof MvmError)) throw error;
     const name = failedCheck(error, next);
-    if (error.code !== "REGISTRY_NOT_CONFIGURED") passShown(checksBefore(name, shownByList));
+    // Before a request is sent, nothing is shown.
+    if (!["REGISTRY_NOT_CONFIGURED", "REGISTRY_SETTINGS"].includes(error.code))
+      passShown(checksBefore(name, shownByList));
     const detail = [error.message, error.detail].filter(Boolean).join("; ");
     done.push({ name, ok: false, detail, ...(error.hint && { fix: error.hint }) });
   }
@@ -162,6 +164,7 @@ const BAD_CREDENTIALS =
 function failedCheck(error: MvmError, current: CheckName): CheckName {
   switch (error.code) {
     case "REGISTRY_NOT_CONFIGURED":
+    case "REGISTRY_SETTINGS":
       return current === "settings" ? "settings" : "credentials";
     case "REGISTRY_UNREACHABLE":
     case "REGISTRY_PROTOCOL":

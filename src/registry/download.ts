@@ -48,11 +48,14 @@ export async function downloadFiles(
   const fetch = { ctx, store, local, totals, onProgress: transferProgress(ctx, "fetched", totals) };
   const whole = await takeWholeFiles(ctx, parts, local, totals);
   const checks: Promise<void>[] = [];
+  const addFetched = ({ path, file, record }: Part) => local.addFetched(path, file, record.chunkBytes);
+  whole.forEach(addFetched);
   try {
     // The largest first: its digest is computed while the others come.
     const rest = parts.filter((part) => !whole.has(part)).sort((a, b) => b.file.size - a.file.size);
     for (const part of rest) {
       const begun = await fetchFile(fetch, part);
+      addFetched(part);
       const check = requireDigest(part, begun, ctx.signal);
       check.catch(() => {}); // awaited below
       checks.push(check);
@@ -133,10 +136,25 @@ async function fetchFile(fetch: Parameters<typeof fetchFiles>[0], { record, file
   try {
     await fetchFiles(fetch, [to]);
     await to.handle.sync();
+  } catch (error) {
+    throw record.kind === "snapshot" ? orWithoutSnapshot(error) : error;
   } finally {
     await to.handle.close();
   }
   return begun;
+}
+
+const OF_THE_SNAPSHOT = new Set(["CHUNK_DAMAGED", "REGISTRY_OBJECT_MISSING", "REGISTRY_SHORT_READ", "UNTRUSTED"]);
+
+/** Whoever can't mend the registry can still have the template: it boots. */
+export function orWithoutSnapshot(error: unknown): unknown {
+  if (!(error instanceof MvmError) || !OF_THE_SNAPSHOT.has(error.code)) return error;
+  const { code, message, detail, hint, cause } = error;
+  return new MvmError(code, message, {
+    cause,
+    hint: `${hint}; or pull it without snapshots, with --no-snapshot`,
+    ...(detail === undefined ? {} : { detail }),
+  });
 }
 
 /** A file that is new has holes where the record has zeros: they need not be read. */

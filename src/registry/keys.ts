@@ -1,5 +1,5 @@
 import { MvmError } from "../core/errors.ts";
-import type { RevisionId, TemplateName } from "../core/names.ts";
+import { parseTemplateName, type RevisionId, type TemplateName } from "../core/names.ts";
 
 import type { ContentRecord } from "./records.ts";
 
@@ -60,4 +60,29 @@ export function parseTag(text: string): string {
   throw new MvmError("INVALID_NAME", `'${text.slice(0, 80).replace(/[^\x20-\x7e]/g, "?")}' is not a valid tag`, {
     hint: "a tag is like latest or v1.2: a-z, 0-9, '.', '_', '-', at most 63 characters",
   });
+}
+
+/** What somebody named: a template, one of its tags, or one of its revisions. */
+export interface Reference {
+  readonly template: TemplateName;
+  readonly tag?: string;
+  /** The beginning of its id, not checked yet. */
+  readonly revision?: string;
+}
+
+/**
+ * `NAME`, `NAME:TAG` or `NAME@REVISION`, and nothing more: what stood behind a second sign would be passed over, and something else
+ * pulled or deleted than was meant.
+ * @throws MvmError `INVALID_NAME`
+ */
+export function parseReference(text: string): Reference {
+  const [, name = "", sign, rest = ""] = /^([^:@]*)(?:([:@])(.*))?$/s.exec(text) ?? [];
+  const template = parseTemplateName(name);
+  if (sign === undefined) return { template };
+  if (/[:@]/.test(rest)) {
+    throw new MvmError("INVALID_NAME", `after ${name} there can be a tag or a revision, not more`, {
+      hint: `write ${name}:TAG or ${name}@REVISION`,
+    });
+  }
+  return sign === ":" ? { template, tag: parseTag(rest) } : { template, revision: rest };
 }

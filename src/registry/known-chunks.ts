@@ -2,19 +2,20 @@ import { CHUNK_BYTES } from "../core/chunks.ts";
 import type { Context } from "../core/context.ts";
 import { MvmError } from "../core/errors.ts";
 import type { TemplateName } from "../core/names.ts";
-import { forEachParallel } from "../core/parallel.ts";
+import { forEachParallel, mapOrdered } from "../core/parallel.ts";
 import { blobKey, PUSHES, parseTemplateKey, TEMPLATES } from "./keys.ts";
 import { MAX_RECORD_BYTES } from "./record-limits.ts";
 import {
   type ContentRecord,
   FRAME_OVERHEAD,
   isDamagedRecord,
+  type PushRecord,
   parsePushRecord,
   parseRevisionRecord,
   parseSnapshotRecord,
   type RemoteChunk,
 } from "./records.ts";
-import type { ObjectInfo, Store } from "./store.ts";
+import { listAll, type ObjectInfo, type Store } from "./store.ts";
 
 /** Where a chunk is in a registry. */
 export interface ChunkPlace {
@@ -36,34 +37,28 @@ const PARALLEL = 8;
  * often share a kernel), and what broken-off pushes left.
  */
 export async function findKnownChunks(ctx: Context, store: Store, name: TemplateName): Promise<KnownChunks> {
+  const [records, pushes] = await Promise.all([newestRecords(ctx, store, name), listAll(store, PUSHES, ctx.signal)]);
   const said: SaidPlaces = new Map();
-  await Promise.all([addRecords(ctx, store, name, said), addPushes(ctx, store, said)]);
+  // A record that is damaged is somebody else's trouble here: it only means that its chunks are not known.
+  const readRecord = ({ key }: ObjectInfo) => readAnyRecord(ctx, store, key).catch(ignoreDamage);
+  for await (const record of mapOrdered(records, PARALLEL, readRecord)) if (record) addRecord(said, record);
+  // After the records, the newest first: a push that was killed also names blobs that it did not come to send.
+  const readPush = ({ key }: ObjectInfo) => readPushRecord(ctx, store, key).catch(ignoreDamage);
+  for await (const push of mapOrdered(newestFirst(pushes), PARALLEL, readPush))
+    if (push) addChunks(said, push.chunks, push.blobs);
   return withoutContradictions(said);
 }
 
-/** Every place that somebody says a chunk is at; mostly one. */
+/** Every place that somebody says a chunk is at, the likeliest first; mostly one. */
 type SaidPlaces = Map<string, ChunkPlace[]>;
 
-async function addRecords(ctx: Context, store: Store, name: TemplateName, said: SaidPlaces): Promise<void> {
-  const records = await newestRecords(ctx, store, name);
-  await forEachParallel(records, PARALLEL, async ({ key }) => {
-    // A record that is damaged is somebody else's trouble here: it only means that its chunks are not known.
-    const record = await readAnyRecord(ctx, store, key).catch(ignoreDamage);
-    if (record) addRecord(said, record);
-  });
+async function readPushRecord(ctx: Context, store: Store, key: string): Promise<PushRecord | undefined> {
+  const object = await store.get(key, MAX_RECORD_BYTES, ctx.signal);
+  return object && parsePushRecord(object.bytes, key);
 }
 
-async function addPushes(ctx: Context, store: Store, said: SaidPlaces): Promise<void> {
-  for await (const { key } of store.list(PUSHES, ctx.signal)) {
-    try {
-      const object = await store.get(key, MAX_RECORD_BYTES, ctx.signal);
-      if (!object) continue;
-      const push = parsePushRecord(object.bytes, key);
-      addChunks(said, push.chunks, push.blobs);
-    } catch (error) {
-      ignoreDamage(error);
-    }
-  }
+function newestFirst(objects: readonly ObjectInfo[]): ObjectInfo[] {
+  return objects.toSorted((a, b) => b.modifiedMs - a.modifiedMs);
 }
 
 async function newestRecords(ctx: Context, store: Store, name: TemplateName): Promise<ObjectInfo[]> {
@@ -74,9 +69,7 @@ async function newestRecords(ctx: Context, store: Store, name: TemplateName): Pr
     if (!parsed || parsed.kind === "tag") continue;
     (parsed.template === name ? own : others).push(object);
   }
-  const newest = (objects: ObjectInfo[], count: number) =>
-    objects.sort((a, b) => b.modifiedMs - a.modifiedMs).slice(0, count);
-  return [...newest(own, RECORDS_OF_THIS_TEMPLATE), ...newest(others, RECORDS_OF_OTHERS)];
+  return [...newestFirst(own).slice(0, RECORDS_OF_THIS_TEMPLATE), ...newestFirst(others).slice(0, RECORDS_OF_OTHERS)];
 }
 
 /** A revision's or a snapshot's record, by its key. @throws MvmError `REGISTRY_CORRUPT`, `NEWER_VERSION` */

@@ -8,8 +8,9 @@ import { artifactsOf, type FileDigest } from "../template/revision.ts";
 import { listRevisions } from "../template/revisions.ts";
 import { filesOf, readSnapshots } from "../template/snapshots.ts";
 import { templateNames } from "../template/store.ts";
+import type { RemoteChunk, RemoteFile } from "./records.ts";
 
-/** Chunks of the revisions and snapshots that are on this machine, of whatever template. */
+/** Chunks of the revisions and snapshots that are on this machine, of whatever template, and of what a pull has fetched already. */
 export class LocalChunks {
   readonly #places = new Map<string, { path: string; position: number; length: number }>();
   readonly #files = new Map<string, string>();
@@ -35,6 +36,14 @@ export class LocalChunks {
         this.#places.set(chunk, { path, position, length: chunkLength(size, position) });
       });
     }
+  }
+
+  /** Notes what was fetched: the memory of a VM holds much of what is in its image's files. */
+  addFetched(path: string, { size, chunks }: RemoteFile, chunkBytes: number): void {
+    if (chunkBytes !== CHUNK_BYTES) return;
+    forEachChunk(chunks, ([sha256]: RemoteChunk, position) => {
+      if (!this.#places.has(sha256)) this.#places.set(sha256, { path, position, length: chunkLength(size, position) });
+    });
   }
 
   /** The path of a whole file with this digest. It is to be checked before it is used. */

@@ -6,7 +6,7 @@ import { readRevision } from "../template/revisions.ts";
 import { damageOf, readSnapshots } from "../template/snapshots.ts";
 import { withTemplateLock } from "../template/store.ts";
 import { noSuchTag } from "./catalogue.ts";
-import { downloadFiles } from "./download.ts";
+import { downloadFiles, orWithoutSnapshot } from "./download.ts";
 import { preparePartial } from "./partial.ts";
 import { publishPulled } from "./publish-pulled.ts";
 import { type RemoteRevision, type RemoteSnapshot, type Signature, type TagRecord, UNKNOWN_TIME } from "./records.ts";
@@ -124,7 +124,11 @@ async function trustedSnapshots(
   trustedKeys: readonly string[],
 ): Promise<RemoteSnapshot[]> {
   const snapshots = await readRemoteSnapshots(ctx, store, remote);
-  for (const { record } of snapshots) requireTrustedContent(record, trustedKeys);
+  try {
+    for (const { record } of snapshots) requireTrustedContent(record, trustedKeys);
+  } catch (error) {
+    throw orWithoutSnapshot(error);
+  }
   return snapshots;
 }
 

@@ -72,6 +72,17 @@ test("a second revision moves only its new chunks, to the registry and from it",
   assert.equal((await verifyTemplate(bob.ctx, web)).damage.length, 0);
 });
 
+test("what the memory shares with the root image is sent once, and fetched once", async () => {
+  using world = useWorld();
+  const { alice, bob, store } = world;
+  makeTemplate(alice.paths, "web", { hasRead: true });
+  const pushed = await pushTemplate(alice.ctx, store, pushRequest("web"));
+  assert.equal(pushed.totals.reused, CHUNK_BYTES);
+  const pulled = await pullTemplate(bob.ctx, store, pullRequest("web"));
+  assert.deepEqual(pulled.totals, pushed.totals);
+  assert.equal((await verifyTemplate(bob.ctx, web)).damage.length, 0);
+});
+
 test("another template with the same kernel sends none of it again", async () => {
   using world = useWorld();
   const { alice, store } = world;
@@ -98,6 +109,26 @@ test("a template whose record has chunks in wrong places does not spoil another 
   await pullTemplate(bob.ctx, store, pullRequest("worker"));
   await pushTemplate(alice.ctx, store, pushRequest("web"));
   await pullTemplate(bob.ctx, store, pullRequest("web"));
+});
+
+test("what a killed push was about to send, and did not, is not taken for the place of what is there", async () => {
+  using world = useWorld();
+  const { alice, store, root } = world;
+  const { id } = makeTemplate(alice.paths, "web");
+  await pushTemplate(alice.ctx, store, pushRequest("web"));
+  const { files } = JSON.parse(readFileSync(join(root, `v1/templates/web/revisions/${id}.json`), "utf8"));
+  const chunks = files.flatMap((file: { chunks: unknown[] }) => file.chunks.filter((chunk) => Array.isArray(chunk)));
+  const blobs = ["a".repeat(64)];
+  const places = chunks.map(([sha256]: string[], at: number) => [sha256, 0, at, 1]);
+  const bytes = renderRecord({ version: 1, kind: "push", template: "web", blobs, chunks: places });
+  const left = { key: "v1/pushes/left.json", size: bytes.length, modifiedMs: Date.now() };
+  // From memory, and so before any record from the disk: what is read first does not come first.
+  const calls: Partial<Store> = {
+    list: (prefix, signal) => (prefix === "v1/pushes/" ? ReadableStream.from([left]) : store.list(prefix, signal)),
+    get: async (key, maxBytes, signal) =>
+      key === left.key ? { bytes, etag: "left" } : await store.get(key, maxBytes, signal),
+  };
+  assert.equal((await pushTemplate(alice.ctx, wrap(store, calls), pushRequest("web"))).totals.new, 0);
 });
 
 test("--no-snapshot leaves snapshots where they are, and a later push or pull brings them", async () => {

@@ -4,6 +4,8 @@ import { join } from "node:path";
 import { before, test } from "node:test";
 import { useDataDirectory } from "../../test/support/data-directory.ts";
 import { makeTemplate, pushRequest } from "../../test/support/registry.ts";
+import { sha256 } from "../core/digests.ts";
+import { MvmError } from "../core/errors.ts";
 import type { RevisionId, TemplateName } from "../core/names.ts";
 import { pushTemplate } from "./push.ts";
 import { parseRevisionRecord, parseSnapshotRecord, parseTagRecord, type RevisionRecord } from "./records.ts";
@@ -126,6 +128,34 @@ test("refused: a snapshot of another revision, of another architecture, under an
   assert.throws(() => read({ revision: "0".repeat(64) }), { code: "REGISTRY_CORRUPT" });
   assert.throws(() => read({ architecture: "aarch64" }), { code: "REGISTRY_CORRUPT" });
   assert.throws(() => read({}, "another-key"), { code: "REGISTRY_CORRUPT" });
+});
+
+test("refused, and never shown: texts that would write to a terminal what is not so", () => {
+  const evil = "\u001b]0;x\u0007\nweb is whole\u202e";
+  const said = (error: unknown) => {
+    assert.ok(error instanceof MvmError && error.code === "REGISTRY_CORRUPT", String(error));
+    assert.doesNotMatch(error.message, /[\p{Cc}\p{Cf}]/u);
+    return true;
+  };
+  assert.throws(() => parse(change((record) => Object.assign(record, { flake: `github:a/b${evil}` }))), said);
+  const manifest = JSON.parse(JSON.parse(revisionText).document);
+  const document = JSON.stringify({ ...manifest, package: evil });
+  const revision = sha256(document) as RevisionId;
+  const altered = Buffer.from(change((record) => Object.assign(record, { document, revision })));
+  assert.throws(() => parseRevisionRecord(altered, name, revision, "the record"), said);
+
+  const record = JSON.parse(snapshotText);
+  const snapshot = JSON.parse(record.document);
+  for (const change of [
+    { hypervisor: { ...snapshot.hypervisor, cpuModel: `${snapshot.hypervisor.cpuModel}\u0007` } },
+    { hypervisor: { ...snapshot.hypervisor, version: evil } },
+    { revision: evil },
+    { cpus: evil },
+  ]) {
+    const text = JSON.stringify({ ...record, document: JSON.stringify({ ...snapshot, ...change }) });
+    const of = { template: name, revision: id };
+    assert.throws(() => parseSnapshotRecord(Buffer.from(text), of, snapshotKey, "the record"), said);
+  }
 });
 
 test("refused: a tag whose revision is no digest", () => {

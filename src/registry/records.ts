@@ -150,13 +150,14 @@ function parseRecord<T extends { version: number }>(
   title: string,
   bytes: Buffer,
   place: string,
+  hint?: string,
 ): T {
   const excess = excessOf(bytes);
-  if (excess !== undefined) throw refused(place, excess);
+  if (excess !== undefined) throw refused(place, excess, hint);
   const text = bytes.toString("utf8");
-  const record = inRegistry(place, () => parseDocument({ title, version: 1, schema }, text, place));
+  const record = inRegistry(place, () => parseDocument({ title, version: 1, schema }, text, place), hint);
   // What a key given twice means is up to the reader; so is a key that JSON readers treat in a way of their own.
-  if (!isCanonical(text)) throw refused(place, `the ${title} is not written in the one way it may be`);
+  if (!isCanonical(text)) throw refused(place, `the ${title} is not written in the one way it may be`, hint);
   return record;
 }
 
@@ -166,19 +167,30 @@ function isCanonical(text: string): boolean {
 }
 
 /** What is wrong with an object of a registry is not mended like a file of this machine. */
-function inRegistry<T>(place: string, parse: () => T): T {
+function inRegistry<T>(place: string, parse: () => T, hint?: string): T {
   try {
     return parse();
   } catch (error) {
-    if (error instanceof MvmError && error.code === "CORRUPT_FILE") throw refused(place, error.message);
+    if (error instanceof MvmError && error.code === "CORRUPT_FILE") throw refused(place, error.message, hint);
     throw error;
   }
 }
 
-export function refused(place: string, why: string): MvmError {
-  return new MvmError("REGISTRY_CORRUPT", `${place} in the registry can't be trusted: ${why}`, {
-    hint: "nothing was taken from it; push the template again from a machine that has it whole",
-  });
+const PUSH_AGAIN = "nothing was taken from it; push the template again from a machine that has it whole";
+
+/** `why` may quote what was found. */
+export function refused(place: string, why: string, hint = PUSH_AGAIN): MvmError {
+  const shown = why.slice(0, 1000).replace(new RegExp(NOT_SHOWN, "gu"), "?");
+  return new MvmError("REGISTRY_CORRUPT", `${place} in the registry can't be trusted: ${shown}`, { hint });
+}
+
+/** What no text of a registry has: it would end up on terminals, where it can pass for other lines, or do worse. */
+const NOT_SHOWN = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/u;
+
+function requirePlainTexts(place: string, value: unknown): void {
+  if (typeof value === "string" && NOT_SHOWN.test(value)) throw refused(place, "a text in it has control characters");
+  if (typeof value === "object" && value !== null)
+    for (const inner of Object.values(value)) requirePlainTexts(place, inner);
 }
 
 /** Whether an error says that a record is not what a record can be, by what is in it or by its size. */
@@ -186,7 +198,8 @@ export function isDamagedRecord(error: unknown): boolean {
   return error instanceof MvmError && (error.code === "REGISTRY_CORRUPT" || error.code === "REGISTRY_OBJECT_TOO_LARGE");
 }
 
-export const parseTagRecord = (bytes: Buffer, place: string) => parseRecord(TagRecordSchema, "tag", bytes, place);
+export const parseTagRecord = (bytes: Buffer, place: string, hint?: string) =>
+  parseRecord(TagRecordSchema, "tag", bytes, place, hint);
 export const parsePushRecord = (bytes: Buffer, place: string) => parseRecord(PushRecordSchema, "push", bytes, place);
 export const parseCollectionRecord = (bytes: Buffer, place: string) =>
   parseRecord(CollectionRecordSchema, "collection", bytes, place);
@@ -204,6 +217,7 @@ export function parseRevisionRecord(bytes: Buffer, name: TemplateName, id: Revis
   requireSame(place, "revision", record.revision, id);
   requireSame(place, "SHA-256 of the manifest", sha256(record.document), id);
   const manifest = inRegistry(place, () => parseDocument(ManifestDocument, record.document, place));
+  requirePlainTexts(place, [manifest, record.flake]);
   requireSame(place, "template of the manifest", manifest.template, name);
   requireSame(place, "architecture of the manifest", manifest.architecture, record.architecture);
   requireFiles(record, artifactsOf(manifest), place);
@@ -229,6 +243,7 @@ export function parseSnapshotRecord(
   if (of.architecture !== undefined) requireSame(place, "architecture", record.architecture, of.architecture);
   requireSame(place, "key", record.key, key);
   const snapshot = inRegistry(place, () => parseDocument(SnapshotDocument, record.document, place));
+  requirePlainTexts(place, snapshot);
   requireSame(place, "revision of the snapshot", snapshot.revision, record.revision);
   requireSame(place, "hypervisor's key", snapshotKey(snapshot.hypervisor), key);
   requireFiles(record, filesOf(snapshot), place);

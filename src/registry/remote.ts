@@ -1,6 +1,6 @@
 import type { Context } from "../core/context.ts";
 import { MvmError } from "../core/errors.ts";
-import { type RevisionId, shortRevision, type TemplateName } from "../core/names.ts";
+import { parseRevisionPrefix, type RevisionId, shortRevision, type TemplateName } from "../core/names.ts";
 import { forEachParallel } from "../core/parallel.ts";
 import { parseTemplateKey, revisionKey, revisionsOf, snapshotsOf } from "./keys.ts";
 import { MAX_RECORD_BYTES } from "./record-limits.ts";
@@ -54,21 +54,25 @@ export async function listRemoteRevisions(
   return found;
 }
 
-/** The whole id that begins with what somebody typed. @throws MvmError `REGISTRY_REVISION_NOT_FOUND`, `AMBIGUOUS_REVISION` */
+/**
+ * The whole id that begins with what somebody typed.
+ * @throws MvmError `REGISTRY_REVISION_NOT_FOUND`, `AMBIGUOUS_REVISION`, `INVALID_REVISION`
+ */
 export async function resolveRemoteRevision(
   ctx: Context,
   store: Store,
   name: TemplateName,
   typed: string,
 ): Promise<RevisionId> {
-  if (/^[0-9a-f]{64}$/.test(typed)) return typed as RevisionId;
   const hint = `\`mvmctl registry info ${name}\` lists what it has`;
-  const matches = (await listRemoteRevisions(ctx, store, name)).filter(({ id }) => id.startsWith(typed));
+  const prefix = parseRevisionPrefix(typed, hint);
+  if (prefix.length === 64) return prefix as RevisionId;
+  const matches = (await listRemoteRevisions(ctx, store, name)).filter(({ id }) => id.startsWith(prefix));
   const [match, another] = matches;
   if (match && !another) return match.id;
   if (another)
-    throw new MvmError("AMBIGUOUS_REVISION", `'${typed}' is the beginning of ${matches.length} revisions`, { hint });
-  throw new MvmError("REGISTRY_REVISION_NOT_FOUND", `${store.description} has no revision ${typed} of ${name}`, {
+    throw new MvmError("AMBIGUOUS_REVISION", `'${prefix}' is the beginning of ${matches.length} revisions`, { hint });
+  throw new MvmError("REGISTRY_REVISION_NOT_FOUND", `${store.description} has no revision ${prefix} of ${name}`, {
     hint,
   });
 }

@@ -54,7 +54,8 @@ async function repairFile(
   requireTrustedContent(record, trustedKeys);
   const directory = join(damage.path, "..");
   if (damage.file === "manifest.json" || damage.file === "snapshot.json") {
-    writeFileAtomic(damage.path, record.document);
+    // As a build and a capture leave them.
+    writeFileAtomic(damage.path, record.document, damage.file === "manifest.json" ? { mode: 0o444 } : {});
     return;
   }
   const file = record.files.find((one) => one.file === damage.file);

@@ -104,6 +104,7 @@ describe("registry settings", () => {
       { PREFIX: "../a" },
       { PREFIX: "a b" },
       { ADDRESSING: "host" },
+      { REGION: "eu west/1" },
       { CA_FILE: "ca.pem" },
       { CA_FILE: "/no/such/file" },
       { CA_FILE: import.meta.filename },
@@ -117,15 +118,43 @@ describe("registry settings", () => {
     }
   });
 
-  test("a misspelt key in config.json is named", () => {
-    assert.throws(
-      () => place({}, { endpiont: "x" }),
-      (error) => {
-        assert.ok(isMvmError("CORRUPT_FILE")(error));
-        assert.match(String(error), /config\.json.*endpiont/s);
-        return true;
-      },
-    );
+  test("a line break at a variable's end is forgiven; a character that no key can have is said, and the key is not", async () => {
+    const copied = s3({ ...MINIMAL, BUCKET: "b-1\n", SECRET_ACCESS_KEY: "secret\n" });
+    assert.equal(copied.bucket, "b-1");
+    assert.equal((await copied.credentials()).secretAccessKey, "secret");
+    for (const [name, value] of [
+      ["ACCESS_KEY_ID", "the-secret b"],
+      ["ACCESS_KEY_ID", "the-secret,b"],
+      ["SECRET_ACCESS_KEY", "the-secret\nb"],
+      ["SESSION_TOKEN", "the-secret\nb"],
+      ["SESSION_TOKEN", "the-secret\u20ac"],
+    ] as const) {
+      const credentials = s3({ ...MINIMAL, [name]: value }).credentials();
+      const said = (error: unknown) => isMvmError("REGISTRY_SETTINGS")(error) && !inspect(error).includes("the-secret");
+      await assert.rejects(credentials, said, name);
+    }
+  });
+
+  test("what is wrong in config.json is named with what is allowed, and never shown", () => {
+    const wrong: [registry: object, words: RegExp][] = [
+      [{ endpiont: "file:///x" }, /config\.json.*registry\.endpiont: there is no such setting.* endpoint, bucket,/s],
+      [{ secretAccessKey: 8_675_309 }, /registry\.secretAccessKey: .*string/],
+      [{ secretAccessKey: "8675309".repeat(1000) }, /registry\.secretAccessKey: .*4096/],
+      [{ addressing: "host" }, /registry\.addressing: .*"path" or "virtual-host"/],
+      [{ trustedKeys: "8675309" }, /registry\.trustedKeys: .*list/],
+      [{ trustedKeys: ["8675309"] }, /registry\.trustedKeys\.0: .*public key/],
+    ];
+    for (const [registry, words] of wrong) {
+      assert.throws(
+        () => place({}, registry),
+        (error) => {
+          assert.ok(isMvmError("CORRUPT_FILE")(error));
+          assert.match(String(error), words);
+          assert.doesNotMatch(inspect(error), /8675309/);
+          return true;
+        },
+      );
+    }
   });
 
   test("without credentials, AWS's default ones are taken, or their absence explained", async () => {

@@ -48,10 +48,10 @@ export function registryPlace(ctx: Context, settings: Texts = mergedSettings(ctx
     options: {
       endpoint,
       bucket,
-      region: settings.region ?? ctx.env["AWS_REGION"] ?? ctx.env["AWS_DEFAULT_REGION"] ?? "us-east-1",
+      region: regionOf(settings.region ?? ctx.env["AWS_REGION"] ?? ctx.env["AWS_DEFAULT_REGION"]),
       prefix: prefixOf(settings.prefix),
       addressing: addressingOf(settings.addressing ?? usualAddressing(endpoint, bucket)),
-      credentials: credentialsOf(settings),
+      credentials: sendable(credentialsOf(settings)),
       ...(settings.caFile === undefined ? {} : { ca: readCertificates(settings.caFile) }),
     },
   };
@@ -64,7 +64,10 @@ const CREDENTIALS = ["accessKeyId", "secretAccessKey", "sessionToken"] as const;
 
 function mergedSettings({ paths, env }: Context): Texts {
   const given = Object.fromEntries(
-    Object.entries(VARIABLES).flatMap(([name, key]) => (env[ENV + name] ? [[key, env[ENV + name]]] : [])),
+    Object.entries(VARIABLES).flatMap(([name, key]) => {
+      const value = env[ENV + name]?.trim(); // what comes from a file often has a line break at its end
+      return value ? [[key, value]] : [];
+    }),
   ) as Texts;
   const stored: RegistrySettings = { ...readConfig(paths).registry };
   if (CREDENTIALS.some((key) => given[key])) for (const key of CREDENTIALS) delete stored[key];
@@ -79,37 +82,48 @@ function invalid(message: string, hint: string): MvmError {
   return new MvmError("REGISTRY_SETTINGS", message, { hint });
 }
 
-/** The text of an address is never repeated in an error: people put secrets into URLs. */
-function endpointOf(text: string | undefined): URL {
-  const url = URL.parse(text ?? "");
+/**
+ * The address of a registry. Its text is never repeated in an error: people put secrets into URLs.
+ * @throws MvmError `REGISTRY_SETTINGS`
+ */
+export function endpointOf(text = ""): URL {
+  const url = URL.parse(text);
   const examples = "an endpoint is https://s3.example.com, http://127.0.0.1:9000 or file:///srv/templates";
   if (!url || !["http:", "https:", "file:"].includes(url.protocol)) {
-    throw invalid(`${ENV}ENDPOINT is no address of a registry`, examples);
+    const hint = text.startsWith("/") ? `a directory is written file://${text}` : examples;
+    throw invalid("the endpoint is no address of a registry", hint);
   }
   if (url.username || url.password) {
     throw invalid(
-      `${ENV}ENDPOINT must not hold credentials`,
+      "the endpoint must not hold credentials",
       `set ${ENV}ACCESS_KEY_ID and ${ENV}SECRET_ACCESS_KEY instead`,
     );
   }
-  if (url.search || url.hash) throw invalid(`${ENV}ENDPOINT ends with '?' or '#'`, examples);
+  if (url.search || url.hash) throw invalid("the endpoint ends with '?' or '#'", examples);
   if (!/^[A-Za-z0-9/._~-]*$/.test(url.pathname) && url.protocol !== "file:") {
-    throw invalid(`the path in ${ENV}ENDPOINT has characters that it can't have`, examples);
+    throw invalid("the path in the endpoint has characters that it can't have", examples);
   }
   return url;
+}
+
+/** The names of the environment's variables that come before config.json now. */
+export function variablesSet(env: NodeJS.ProcessEnv): string[] {
+  return Object.keys(VARIABLES)
+    .map((name) => ENV + name)
+    .filter((name) => env[name]);
 }
 
 function directoryOf(endpoint: URL): string {
   if (endpoint.hostname) {
     throw invalid(
-      `${ENV}ENDPOINT names a host in a file: address`,
+      "the endpoint names a host in a file: address",
       `a directory has three slashes: file:///${endpoint.hostname}${endpoint.pathname}`,
     );
   }
   try {
     return fileURLToPath(endpoint);
   } catch (cause) {
-    throw invalid(`${ENV}ENDPOINT is no directory: ${messageOf(cause)}`, "a directory is file:///srv/templates");
+    throw invalid(`the endpoint is no directory: ${messageOf(cause)}`, "a directory is file:///srv/templates");
   }
 }
 
@@ -121,7 +135,15 @@ function required(settings: Texts, key: keyof Texts, variable: string, pattern: 
     });
   }
   if (pattern.test(value)) return value;
-  throw invalid(`${ENV}${variable} '${value.slice(0, 80)}' is not ${what}`, "letters, digits, '.', '-' and '_'");
+  throw invalid(
+    `${ENV}${variable} '${value.slice(0, 80)}' is not ${what}`,
+    "2 to 255 letters, digits, '.', '-' and '_'",
+  );
+}
+
+function regionOf(text = "us-east-1"): string {
+  if (/^[A-Za-z0-9_-]{1,64}$/.test(text)) return text;
+  throw invalid(`${ENV}REGION '${text.slice(0, 40)}' is no region`, "a region is like eu-central-1");
 }
 
 /** Slashes at the ends are forgiven. */
@@ -154,6 +176,28 @@ function credentialsOf({ accessKeyId, secretAccessKey, sessionToken }: Texts): (
   }
   const credentials = { accessKeyId, secretAccessKey, sessionToken };
   return async () => credentials;
+}
+
+/** What a header can't carry would be a failure of HTTP, in words that help nobody. */
+const SENDABLE = {
+  accessKeyId: { what: "access key's id", pattern: /^[\x21-\x2b\x2d-\x7e]+$/ },
+  secretAccessKey: { what: "secret access key", pattern: /^\P{Cc}+$/u },
+  sessionToken: { what: "session token", pattern: /^[\x21-\x7e]+$/ },
+} as const;
+
+function sendable(provider: () => Promise<S3Credentials>): () => Promise<S3Credentials> {
+  return async () => {
+    const credentials = await provider();
+    for (const key of CREDENTIALS) {
+      const { what, pattern } = SENDABLE[key];
+      if (credentials[key] === undefined || pattern.test(credentials[key])) continue;
+      throw invalid(
+        `the ${what} has a character that none can have`,
+        "see whether it was copied with a space or a line break",
+      );
+    }
+    return credentials;
+  };
 }
 
 function readCertificates(path: string): string {

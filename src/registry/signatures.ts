@@ -1,5 +1,6 @@
 import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, sign, verify } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
+import { dirname } from "node:path";
 import { sha256 } from "../core/digests.ts";
 import { fileError, MvmError } from "../core/errors.ts";
 import { writeFileAtomic } from "../core/files.ts";
@@ -73,12 +74,18 @@ export interface SigningKey {
 
 /**
  * Makes a key pair, and writes the private key as PEM (PKCS #8) for its owner only. Returns the public key.
- * @throws MvmError `KEY_EXISTS`
+ * @throws MvmError `KEY_EXISTS`, `INVALID_PATH`
  */
 export function generateKey(path: string): string {
   if (existsSync(path)) {
     throw new MvmError("KEY_EXISTS", `${path} is there already`, {
       hint: "what is signed with it would be worth nothing without it: give another path",
+    });
+  }
+  const directory = dirname(path);
+  if (!existsSync(directory)) {
+    throw new MvmError("INVALID_PATH", `there is no directory ${directory} for the key`, {
+      hint: `make it with \`mkdir -p ${directory}\`, or give another path`,
     });
   }
   const { privateKey, publicKey } = generateKeyPairSync("ed25519");

@@ -24,9 +24,11 @@ export async function readTag(
   const key = tagKey(name, tag);
   const object = await store.get(key, MAX_TAG_BYTES, ctx.signal);
   if (!object) return undefined;
-  const record = parseTagRecord(object.bytes, key);
+  // What it meant is not known, and so not what a push would move it back from: that is for somebody to decide.
+  const hint = `remove it, then push it again: mvmctl registry delete ${name}:${tag}`;
+  const record = parseTagRecord(object.bytes, key, hint);
   if (record.template !== name || record.tag !== tag)
-    throw refused(key, `it is the tag ${record.tag} of ${record.template}`);
+    throw refused(key, `it is the tag ${record.tag} of ${record.template}`, hint);
   return { record, etag: object.etag };
 }
 

@@ -1,3 +1,4 @@
+import { resolve } from "node:path";
 import { configPath, readConfig } from "../core/config.ts";
 import type { Context } from "../core/context.ts";
 import { MvmError } from "../core/errors.ts";
@@ -8,10 +9,11 @@ export function trustedKeys({ paths }: Context): readonly string[] {
   return readConfig(paths).registry?.trustedKeys ?? [];
 }
 
-/** The key that `--sign` signs with. @throws MvmError `KEY_UNUSABLE` */
+/** The key that `--sign` signs with: `file`, or that of config.json, from there on. @throws MvmError `KEY_UNUSABLE` */
 export function signingKey({ paths }: Context, file: string | undefined): SigningKey {
-  const path = file ?? readConfig(paths).registry?.signingKeyFile;
-  if (path !== undefined) return readSigningKey(path);
+  if (file !== undefined) return readSigningKey(file);
+  const stored = readConfig(paths).registry?.signingKeyFile;
+  if (stored !== undefined) return readSigningKey(resolve(paths.dataDir, stored));
   throw new MvmError("KEY_UNUSABLE", "there is no key to sign with", {
     hint: `make one with \`mvmctl registry keygen FILE\`, and give it with --key FILE or as registry.signingKeyFile in ${configPath(paths)}`,
   });

@@ -8,7 +8,7 @@ import { formatBytes } from "../core/sizes.ts";
 import { noSuchTemplate } from "./catalogue.ts";
 import { checkBlob, type ExpectedChunk } from "./check-blob.ts";
 import { blobKey, parseTemplateKey, recordKey, tagsOf } from "./keys.ts";
-import { type ContentRecord, isDamagedRecord, type RemoteChunk } from "./records.ts";
+import { type ContentRecord, isDamagedRecord, type RemoteChunk, titleOf } from "./records.ts";
 import { listRemoteRevisions, readRemoteRevision, readRemoteSnapshots } from "./remote.ts";
 import type { Store } from "./store.ts";
 import { readTag } from "./tags.ts";
@@ -34,9 +34,10 @@ export interface RemoteDamage {
 
 const PARALLEL = 3;
 
-/** What records say of blobs, each chunk of a blob once, and one of the revisions that need it. */
+/** What records say of blobs, each chunk of a blob once, and one of the revisions and files that need it. */
 interface Expected {
   readonly revision: RevisionId;
+  readonly file: string;
   readonly chunks: Map<string, ExpectedChunk>;
 }
 
@@ -63,7 +64,7 @@ export async function verifyRemote(
   await forEachRecord(ctx, store, name, ids, (record) => noteChunks(blobs, record), damage);
   const misplaced = new Map<string, string>();
   let [bytes, done] = [0, 0];
-  await forEachParallel(blobs, PARALLEL, async ([blob, { revision, chunks }]) => {
+  await forEachParallel(blobs, PARALLEL, async ([blob, { revision, file, chunks }]) => {
     const found = await checkBlob(ctx, store, blob, [...chunks.values()], (read) => {
       bytes += read;
       ctx.report({ kind: "detail", text: `${done} of ${blobs.size} blobs, ${formatBytes(bytes)}` });
@@ -71,8 +72,10 @@ export async function verifyRemote(
     done++;
     // A push asks for a blob's size only: it relies on this one as long as it is there.
     const mend = found.blob === "it is missing" ? "" : "; delete this object before the push that mends it";
-    if (found.blob !== undefined) damage.push({ revision, object: blobKey(blob), reason: `${found.blob}${mend}` });
-    else for (const [chunk, why] of found.chunks) misplaced.set(placeOf(blob, chunk), why);
+    if (found.blob !== undefined) {
+      const reason = `${found.blob}, with chunks of ${file}${mend}`;
+      damage.push({ revision, object: blobKey(blob), reason });
+    } else for (const [chunk, why] of found.chunks) misplaced.set(placeOf(blob, chunk), why);
   });
   // Rarely anything: so it is not remembered of each chunk which records it is in.
   if (misplaced.size > 0)
@@ -102,15 +105,15 @@ async function checkTags(
     const parsed = parseTemplateKey(key);
     if (parsed?.kind !== "tag") continue;
     count++;
-    const mend = `push it again, or remove it: mvmctl registry delete ${name}:${parsed.tag}`;
+    const remove = `remove it: mvmctl registry delete ${name}:${parsed.tag}`;
     try {
       const revision = (await readTag(ctx, store, name, parsed.tag))?.record.revision as RevisionId | undefined;
       if (revision === undefined || there.includes(revision)) continue;
-      const reason = `it means the revision ${shortRevision(revision)}, which is not there; ${mend}`;
+      const reason = `it means the revision ${shortRevision(revision)}, which is not there; push it again, or ${remove}`;
       damage.push({ revision, object: key, reason });
     } catch (error) {
       if (!isDamagedRecord(error)) throw error;
-      damage.push({ object: key, reason: `${messageOf(error)}; ${mend}` });
+      damage.push({ object: key, reason: `${messageOf(error)}; ${remove}` });
     }
   }
   return { count, damage };
@@ -139,9 +142,10 @@ async function forEachRecord(
 
 function noteChunks(blobs: Map<string, Expected>, record: ContentRecord): void {
   for (const file of record.files) {
+    const first = { revision: record.revision as RevisionId, file: `${file.file} of ${titleOf(record)}` };
     forEachChunk(file.chunks, ([sha256, index, offset, length]: RemoteChunk, position) => {
       const blob = record.blobs[index]!;
-      const expected = blobs.get(blob) ?? { revision: record.revision as RevisionId, chunks: new Map() };
+      const expected = blobs.get(blob) ?? { ...first, chunks: new Map() };
       blobs.set(blob, expected);
       const chunk = { sha256, offset, length, size: chunkLength(file.size, position, record.chunkBytes) };
       expected.chunks.set(placeOf(blob, chunk), chunk);

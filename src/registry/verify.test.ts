@@ -87,6 +87,22 @@ test("verify --remote finds a blob that is missing, and one that was altered", a
   assert.match((await verifyRemote(alice.ctx, store, web)).damage[0]!.reason, /missing/);
 });
 
+test("what a snapshot alone has lost is named as the snapshot's, and the template is pulled without it", async () => {
+  using world = useWorld();
+  const { alice, bob, store, root } = world;
+  makeTemplate(alice.paths, "web");
+  await pushTemplate(alice.ctx, store, pushRequest("web", { snapshots: false }));
+  const before = new Set(readdirSync(join(root, "v1", "blobs")));
+  await pushTemplate(alice.ctx, store, pushRequest("web"));
+  for (const blob of readdirSync(join(root, "v1", "blobs")))
+    if (!before.has(blob)) await store.delete(`v1/blobs/${blob}`, alice.ctx.signal);
+  const { damage } = await verifyRemote(alice.ctx, store, web);
+  assert.match(damage[0]!.reason, /^it is missing, with chunks of (mem|vmstate)\.bin of the snapshot qemu-/);
+  const pull = pullTemplate(bob.ctx, store, pullRequest("web"));
+  await assert.rejects(pull, { code: "REGISTRY_OBJECT_MISSING", hint: /--no-snapshot/ });
+  await pullTemplate(bob.ctx, store, pullRequest("web", { snapshots: false }));
+});
+
 test("verify --remote finds a chunk that is not where its record says, and the way it says mends that", async () => {
   using world = useWorld();
   const { alice, bob, store, root } = world;

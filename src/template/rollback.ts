@@ -2,7 +2,7 @@ import { join } from "node:path";
 import type { Context } from "../core/context.ts";
 import { MvmError } from "../core/errors.ts";
 import { replaceSymlink } from "../core/files.ts";
-import { type RevisionId, shortRevision, type TemplateName } from "../core/names.ts";
+import { parseRevisionPrefix, type RevisionId, shortRevision, type TemplateName } from "../core/names.ts";
 import { currentRevisionId, listRevisions, type StoredRevision } from "./revisions.ts";
 import { loadSpec, withTemplateLock } from "./store.ts";
 
@@ -56,20 +56,10 @@ function revisionBefore(
   });
 }
 
-/** What people type of an id: shorter than this is more likely a slip than a revision. */
-const MIN_PREFIX = 4;
-
 /** @throws MvmError `REVISION_NOT_FOUND`, `AMBIGUOUS_REVISION`, `INVALID_REVISION` */
 export function revisionOf(name: TemplateName, revisions: readonly StoredRevision[], typed: string): RevisionId {
-  const prefix = typed.toLowerCase();
   const hint = `\`mvmctl template info ${name}\` lists its revisions`;
-  if (!/^[0-9a-f]{1,64}$/.test(prefix) || prefix.length < MIN_PREFIX) {
-    throw new MvmError(
-      "INVALID_REVISION",
-      `'${typed.slice(0, 80)}' is not a revision: give at least ${MIN_PREFIX} hexadecimal digits of its id`,
-      { hint },
-    );
-  }
+  const prefix = parseRevisionPrefix(typed, hint);
   const matches = revisions.filter(({ id }) => id.startsWith(prefix));
   const [match, another] = matches;
   if (match && !another) return match.id;

@@ -39,12 +39,34 @@ describe("the registry's commands, and those that ask", () => {
     assert.match(wrong.screen, /Nothing was written/);
     assert.equal(existsSync(config), false);
 
-    await mvm.ok([...login, "--bucket", bucket, "--secret-stdin"], { input: `${secretAccessKey}\n` });
+    const whole = [...login, "--bucket", bucket, "--addressing", "path", "--secret-stdin"];
+    await mvm.ok(whole, { input: `${secretAccessKey}\n` });
     assert.equal(statSync(config).mode & 0o777, 0o600);
     const { registry } = JSON.parse(readFileSync(config, "utf8"));
     assert.deepEqual([registry.bucket, registry.secretAccessKey], [bucket, secretAccessKey]);
+    assert.equal(registry.addressing, "path");
     await mvm.ok(["template", "push", "web"]);
     assert.match(await mvm.ok(["registry", "ls"]), /^web /m);
+  });
+
+  test("login says what the environment overrides, and refuses what it would pass over", async () => {
+    const { stderr } = await mvm.run(["registry", "login", endpoint], {
+      env: { MVM_TEMPLATE_REGISTRY_ENDPOINT: "file:///elsewhere" },
+    });
+    assert.match(stderr, /environment .*MVM_TEMPLATE_REGISTRY_ENDPOINT/);
+    const before = readFileSync(config, "utf8");
+    for (const [args, code, words] of [
+      [[endpoint, "--bucket", "b"], "USAGE", /--bucket/],
+      [["http://127.0.0.1:1", "--bucket", "b", "--secret-stdin"], "USAGE", /--access-key-id/],
+      [["http://127.0.0.1:1"], "USAGE", /--bucket NAME/],
+      [["/srv/templates"], "REGISTRY_SETTINGS", /file:\/\/\/srv\/templates/],
+    ] as const)
+      assert.match(await mvm.fails(["registry", "login", ...args], code), words);
+    const bucket = ["registry", "login", "http://127.0.0.1:1", "--bucket", "templates"];
+    const relative = await mvm.run([...bucket, "--ca-file", "ca.pem"]);
+    assert.match(relative.stdout, /CA_FILE \/.*\/ca\.pem can't be read/);
+    assert.match((await mvm.run([...bucket, "--addressing", "host"])).stdout, /'path' nor 'virtual-host'/);
+    assert.equal(readFileSync(config, "utf8"), before);
   });
 
   test("login keeps what else is configured", async () => {
@@ -66,8 +88,13 @@ describe("the registry's commands, and those that ask", () => {
   test("info shows tags, revisions and who signed; delete removes a tag, and asks before it removes all", async () => {
     const key = join(mvm.dataDir, "key.pem");
     const { publicKey } = await mvm.json<{ publicKey: string }>(["registry", "keygen", key]);
+    await mvm.fails(["registry", "keygen", join(mvm.dataDir, "no", "key.pem")], "INVALID_PATH");
     await mvm.ok(["template", "push", "web", "--key", key]);
-    await mvm.ok(["template", "push", "web", "--key", key, "--tag", "v1"]);
+    const before = readFileSync(config, "utf8");
+    const { version, registry } = JSON.parse(before);
+    writeFileSync(config, JSON.stringify({ version, registry: { ...registry, signingKeyFile: "key.pem" } }));
+    await mvm.ok(["template", "push", "web", "--sign", "--tag", "v1"]);
+    writeFileSync(config, before);
     const shown = await mvm.ok(["registry", "info", "web"]);
     assert.match(shown, new RegExp(`${made.id.slice(0, 12)} \\(latest, v1\\): .*x86_64`));
     assert.ok(shown.includes(`signed by ${publicKey}`), shown);
@@ -87,6 +114,24 @@ describe("the registry's commands, and those that ask", () => {
     await mvm.fails(["registry", "info", "web"], "REGISTRY_TEMPLATE_NOT_FOUND");
   });
 
+  test("what is more than a name with a tag or a revision is refused, not passed over", async () => {
+    await mvm.ok(["template", "push", "web"]);
+    for (const [args, code] of [
+      [["template", "push", "web:v1"], "USAGE"],
+      [["template", "push", `web@${made.id}@v1`], "INVALID_NAME"],
+      [["template", "pull", "web:latest:v1"], "INVALID_NAME"],
+      [["template", "pull", "web@"], "INVALID_REVISION"],
+      [["template", "verify", "web:latest"], "USAGE"],
+      [["template", "verify", "web", "--remote", "--repair"], "USAGE"],
+      [["registry", "delete", "web@"], "INVALID_REVISION"],
+      [["registry", "gc", "--grace", "5"], "INVALID_DURATION"],
+    ] as const) {
+      await mvm.fails(args, code);
+      assert.equal((await mvm.run(args)).exitCode, 2, args.join(" "));
+    }
+    assert.match(await mvm.fails(["template", "push", "web:v1"], "USAGE"), /template push web --tag v1/);
+  });
+
   test("verify ends with 1 and names what is damaged; --repair fetches it", async () => {
     await mvm.ok(["template", "push", "web"]);
     const rootfs = join(made.directory, "rootfs.erofs");
@@ -101,6 +146,11 @@ describe("the registry's commands, and those that ask", () => {
     assert.equal(repaired.exitCode, 0, repaired.stderr);
     assert.match(repaired.stdout, /^Repaired 1 file of web/m);
     assert.equal((await mvm.run(["template", "verify", "web"])).exitCode, 0);
+
+    const manifest = join(made.directory, "manifest.json");
+    writeFileSync(manifest, "{");
+    await mvm.ok(["template", "verify", "web", "--repair"]);
+    assert.equal(statSync(manifest).mode & 0o777, 0o444);
 
     await mvm.ok(["registry", "delete", "web", "--yes"]);
     chmodSync(rootfs, 0o644);

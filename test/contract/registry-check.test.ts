@@ -101,6 +101,7 @@ function s3Checks(start: () => Promise<S3Server>, kept: { ifAbsent: boolean; ifM
       assert.match(`${found.detail}\n${found.fix}`, words);
     };
     await wrong("credentials", { MVM_TEMPLATE_REGISTRY_ACCESS_KEY_ID: "nobody" }, /access key/);
+    await wrong("credentials", { MVM_TEMPLATE_REGISTRY_SESSION_TOKEN: "a\nb" }, /session token has a character/);
     await wrong("credentials", { MVM_TEMPLATE_REGISTRY_SECRET_ACCESS_KEY: "wrong" }, /secret key/);
     const order = ["settings", "endpoint", "credentials", "bucket"];
     const bucket = { ...server.env(), MVM_TEMPLATE_REGISTRY_BUCKET: "no-such-bucket" };

@@ -43,13 +43,15 @@ export interface TemplateToMake {
   readonly change?: string;
   readonly builtAt?: string;
   readonly hypervisor?: HypervisorIdentity;
+  /** Whether the guest has read of its root image: then a chunk of that is in its memory, too. */
+  readonly hasRead?: boolean;
 }
 
 const ROOTFS_CHUNKS = 12;
 const MEMORY_CHUNKS = 40;
 
 export function makeTemplate(paths: Paths, text: string, made: TemplateToMake = {}): MadeTemplate {
-  const { seed = "a", change = "0", builtAt = "2026-01-02T03:04:05.000Z", hypervisor = QEMU_HERE } = made;
+  const { seed = "a", change = "0", builtAt = "2026-01-02T03:04:05.000Z" } = made;
   const name = text as TemplateName;
   const { flake: _, ...settings } = TEMPLATE_DEFAULTS;
   mkdirSync(paths.revisions(name), { recursive: true });
@@ -86,7 +88,7 @@ export function makeTemplate(paths: Paths, text: string, made: TemplateToMake = 
   rmSync(directory, { recursive: true, force: true });
   renameSync(staging, directory);
   writeDocument(BuildRecordDocument, join(directory, "build.json"), { builtAt, flake: "github:somebody/something" });
-  const snapshot = addSnapshotFiles(paths, name, id, seed, change, hypervisor);
+  const snapshot = addSnapshotFiles(paths, name, id, made);
   replaceSymlink(paths.current(name), join("revisions", id));
   return { name, id, directory, snapshot };
 }
@@ -95,13 +97,12 @@ function addSnapshotFiles(
   paths: Paths,
   name: TemplateName,
   id: RevisionId,
-  seed: string,
-  change: string,
-  hypervisor: HypervisorIdentity,
+  { seed = "a", change = "0", hypervisor = QEMU_HERE, hasRead = false }: TemplateToMake,
 ): string {
   const directory = join(paths.snapshots(name, id), snapshotKey(hypervisor));
   mkdirSync(directory, { recursive: true });
   const memory = [0, 3, 4, 5, 20, 21].map((at) => ({ at, bytes: noise(`${seed} memory ${at}`, CHUNK_BYTES) }));
+  if (hasRead) memory.push({ at: 22, bytes: noise(`${seed} rootfs 0`, CHUNK_BYTES) });
   memory.push({ at: 30, bytes: noise(`memory ${change}`, CHUNK_BYTES) });
   const state = noise(`${seed} state ${change}`, 5000);
   writeDocument(SnapshotDocument, join(directory, "snapshot.json"), {

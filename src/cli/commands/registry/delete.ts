@@ -1,6 +1,5 @@
-import { parseTemplateName } from "../../../core/names.ts";
 import { deleteRemote } from "../../../registry/catalogue.ts";
-import { parseTag } from "../../../registry/keys.ts";
+import { parseReference } from "../../../registry/keys.ts";
 import { openStore } from "../../../registry/settings.ts";
 import { confirm } from "../../confirm.ts";
 import { flag, type Page } from "../../page.ts";
@@ -16,12 +15,11 @@ export const page: Page = {
   ],
   json: true,
   async run(cli, [text = ""], options) {
-    const [, name = "", tag, revision] = /^([^:@]*)(?::(.*))?(?:@(.*))?$/.exec(text) ?? [];
-    const template = parseTemplateName(name);
-    const part = tag !== undefined ? { tag: parseTag(tag) } : revision !== undefined ? { revision } : undefined;
+    const { template, tag, revision } = parseReference(text);
+    const part = tag !== undefined ? { tag } : revision !== undefined ? { revision } : undefined;
     const store = await openStore(cli);
     if (!part && !flag(options, "yes"))
-      await confirm(cli, `Delete template ${name} with all its tags and revisions from ${store.description}?`);
+      await confirm(cli, `Delete template ${template} with all its tags and revisions from ${store.description}?`);
     const { removed } = await deleteRemote(cli, store, template, part);
     cli.print({ deleted: text, objects: removed }, () => `Deleted ${text} from ${store.description}.\n`);
   },

@@ -17,7 +17,7 @@ export const page: Page = {
   },
 };
 
-function describe({ name, revisions }: RemoteTemplateInfo): string {
+function describe({ name, revisions, damaged }: RemoteTemplateInfo): string {
   const lines = revisions.flatMap((revision) => {
     const tags = revision.tags.length > 0 ? ` (${revision.tags.join(", ")})` : "";
     return [
@@ -27,7 +27,8 @@ function describe({ name, revisions }: RemoteTemplateInfo): string {
       ),
     ];
   });
-  return `${name}\n${lines.join("\n")}\n`;
+  const broken = damaged.map(({ object, reason }) => `  damaged: ${object}: ${reason}`);
+  return `${[name, ...lines, ...broken].join("\n")}\n`;
 }
 
 function sizes({ size, storedBytes }: { size: number; storedBytes: number }): string {

@@ -1,6 +1,6 @@
-import { parseTemplateName, shortRevision } from "../../../core/names.ts";
+import { shortRevision } from "../../../core/names.ts";
 import { formatMs } from "../../../core/sizes.ts";
-import { DEFAULT_TAG, parseTag } from "../../../registry/keys.ts";
+import { DEFAULT_TAG, parseReference } from "../../../registry/keys.ts";
 import { type PullOutcome, pullTemplate } from "../../../registry/pull.ts";
 import { openStore } from "../../../registry/settings.ts";
 import { describeTotals } from "../../../registry/transfer.ts";
@@ -23,12 +23,11 @@ export const page: Page = {
   ],
   json: true,
   async run(cli, [text = ""], options) {
-    const { name, what } = parseWhat(text);
-    const template = parseTemplateName(name);
+    const { template, tag, revision } = parseReference(text);
     const store = await openStore(cli);
     const outcome = await pullTemplate(cli, store, {
       template,
-      what,
+      what: revision !== undefined ? { revision } : { tag: tag ?? DEFAULT_TAG },
       snapshots: options["snapshot"] !== false,
       trustedKeys: trustedKeys(cli),
       allowRollback: flag(options, "allowRollback"),
@@ -37,17 +36,10 @@ export const page: Page = {
   },
 };
 
-function parseWhat(text: string): { name: string; what: { tag: string } | { revision: string } } {
-  const [byRevision, revision] = text.split("@", 2);
-  if (revision !== undefined) return { name: byRevision ?? "", what: { revision: revision.toLowerCase() } };
-  const [name = "", tag] = text.split(":", 2);
-  return { name, what: { tag: parseTag(tag ?? DEFAULT_TAG) } };
-}
-
 function describe({ template, revision, snapshots, upToDate, totals, durationMs }: PullOutcome): string {
   const what = `${template} ${shortRevision(revision)}`;
   const run = `Run it: mvmctl run --template ${template}\n`;
-  if (upToDate) return `${what} is here already.\n${run}`;
+  if (upToDate) return `${what} is here already, and is the current revision.\n${run}`;
   const with_ =
     snapshots.length > 0 ? ` with ${snapshots.length === 1 ? "a snapshot" : `${snapshots.length} snapshots`}` : "";
   return `Pulled ${what}${with_}: ${describeTotals(totals, "fetched")}, in ${formatMs(durationMs)}.\n${run}`;

@@ -1,11 +1,12 @@
-import { parseTemplateName, shortRevision } from "../../../core/names.ts";
+import { shortRevision } from "../../../core/names.ts";
 import { formatMs } from "../../../core/sizes.ts";
 import { supportsConditions } from "../../../registry/conditions.ts";
-import { DEFAULT_TAG, parseTag } from "../../../registry/keys.ts";
+import { DEFAULT_TAG, parseReference, parseTag } from "../../../registry/keys.ts";
 import { type PushOutcome, pushTemplate } from "../../../registry/push.ts";
 import { openStore } from "../../../registry/settings.ts";
 import { describeTotals } from "../../../registry/transfer.ts";
 import { signingKey } from "../../../registry/trust.ts";
+import { UsageError } from "../../errors.ts";
 import { flag, type Page, textOption } from "../../page.ts";
 
 export const page: Page = {
@@ -28,8 +29,9 @@ export const page: Page = {
   ],
   json: true,
   async run(cli, [what = ""], options) {
-    const [name = "", revision] = what.split("@", 2);
-    const template = parseTemplateName(name);
+    const { template, revision, tag: misplaced } = parseReference(what);
+    if (misplaced !== undefined)
+      throw new UsageError("a push takes its tag with --tag", `mvmctl template push ${template} --tag ${misplaced}`);
     const tag = parseTag(textOption(options, "tag") ?? DEFAULT_TAG);
     const key = textOption(options, "key");
     const signs = flag(options, "sign") || key !== undefined;

@@ -1,5 +1,6 @@
-import { parseTemplateName, shortRevision } from "../../../core/names.ts";
+import { shortRevision } from "../../../core/names.ts";
 import { formatBytes, formatMs } from "../../../core/sizes.ts";
+import { parseReference } from "../../../registry/keys.ts";
 import { resolveRemoteRevision } from "../../../registry/remote.ts";
 import { repairTemplate } from "../../../registry/repair.ts";
 import { openStore } from "../../../registry/settings.ts";
@@ -7,6 +8,7 @@ import { trustedKeys } from "../../../registry/trust.ts";
 import { type Damage, type VerifyOutcome, verifyTemplate } from "../../../registry/verify.ts";
 import { type RemoteVerifyOutcome, verifyRemote } from "../../../registry/verify-remote.ts";
 import type { Cli } from "../../cli.ts";
+import { UsageError } from "../../errors.ts";
 import { flag, type Page } from "../../page.ts";
 
 export const page: Page = {
@@ -25,8 +27,11 @@ export const page: Page = {
   ],
   json: true,
   async run(cli, [text = ""], options) {
-    const [name = "", revision] = text.split("@", 2);
-    const template = parseTemplateName(name);
+    const { template, tag, revision } = parseReference(text);
+    if (tag !== undefined)
+      throw new UsageError("verify takes a revision, not a tag", `mvmctl template verify ${template}@REVISION`);
+    if (flag(options, "remote") && flag(options, "repair"))
+      throw new UsageError("--repair mends what is here, not what the registry has", "leave out one of the two");
     if (flag(options, "remote")) {
       const store = await openStore(cli);
       const ids = revision === undefined ? undefined : [await resolveRemoteRevision(cli, store, template, revision)];

@@ -81,7 +81,7 @@ export class S3Client {
     this.#options = options;
     this.prefix = prefix && `${prefix}/`;
     this.#retries = { ...DEFAULT_RETRIES, ...options.retries };
-    this.description = `s3://${[bucket, prefix].filter(Boolean).join("/")} on ${endpoint.host}`;
+    this.description = `s3://${[bucket, prefix].filter(Boolean).join("/")} on ${endpoint.host}${pathOf(endpoint)}`;
     this.identity = `${endpoint.protocol}//${this.#host}${this.#base}${this.prefix}`;
   }
 
@@ -151,6 +151,7 @@ export class S3Client {
       bucket,
       region,
       origin: endpoint.origin,
+      path: pathOf(endpoint),
       host: this.#connection.hostname,
       secrets: this.#secrets,
     });
@@ -171,4 +172,9 @@ function queryText(query: S3Request["query"]): string {
 /** As signatures want it: everything but RFC 3986's unreserved characters. */
 function encodeStrictly(text: string): string {
   return encodeURIComponent(text).replace(/[!'()*]/g, (c) => `%${c.charCodeAt(0).toString(16).toUpperCase()}`);
+}
+
+/** Empty where there is none. */
+function pathOf({ pathname }: URL): string {
+  return pathname.replace(/\/+$/, "");
 }

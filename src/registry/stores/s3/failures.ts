@@ -12,6 +12,8 @@ export interface Circumstances {
   readonly region: string;
   /** `http://127.0.0.1:9000`. */
   readonly origin: string;
+  /** What the endpoint has behind that: empty, or `/some/path`. */
+  readonly path: string;
   /** The host that is asked: with the bucket before it, if that is how it is addressed. */
   readonly host: string;
   /** Texts that must not be shown, whoever says them. */
@@ -68,7 +70,7 @@ function wordsForRefusal(refusal: Refusal, now: Circumstances): Words {
     return {
       code: "REGISTRY_UNREACHABLE",
       why: "there is no such thing on the server",
-      hint: `check that ${now.origin} is an S3 endpoint, and the bucket's name ${now.bucket}`,
+      hint: `check that ${now.origin} is an S3 endpoint, and the bucket's name ${now.bucket}${orThePath(now)}`,
     };
   }
   if (status === 429 || status === 503) {
@@ -109,10 +111,10 @@ const KNOWN_CODES: Record<string, (refusal: Refusal, now: Circumstances) => Word
   ExpiredToken: sessionEnded,
   InvalidToken: sessionEnded,
   TokenRefreshRequired: sessionEnded,
-  NoSuchBucket: (_refusal, { bucket }) => ({
+  NoSuchBucket: (_refusal, now) => ({
     code: "REGISTRY_NO_BUCKET",
-    why: `there is no bucket ${bucket}`,
-    hint: `make the bucket, or check ${ENV}BUCKET`,
+    why: `there is no bucket ${now.bucket}`,
+    hint: `make the bucket, or check ${ENV}BUCKET${orThePath(now)}`,
   }),
   RequestTimeTooSkewed: ({ headers }) => ({
     code: "REGISTRY_CLOCK_SKEW",
@@ -128,6 +130,11 @@ const KNOWN_CODES: Record<string, (refusal: Refusal, now: Circumstances) => Word
   QuotaExceeded: () => FULL,
   XMinioStorageFull: () => FULL,
 };
+
+/** Many write the bucket into the endpoint, too. */
+function orThePath({ path }: Circumstances): string {
+  return path && `; or leave the path ${path} out of ${ENV}ENDPOINT: the bucket's name is put behind it`;
+}
 
 function unknownKey(): Words {
   return {
@@ -175,7 +182,11 @@ function networkFailure(error: unknown, { origin, host }: Circumstances): Words 
   }
   if (!(error instanceof Error && "code" in error)) return undefined;
   const code = String(error.code);
-  if (isErrno(error, "ENOTFOUND")) return unreachable(`there is no host named ${host}`, checkEndpoint);
+  if (isErrno(error, "ENOTFOUND")) {
+    const inHost = host !== new URL(origin).hostname;
+    const orPath = inHost ? `; or export ${ENV}ADDRESSING=path: the bucket is put before the host's name now` : "";
+    return unreachable(`there is no host named ${host}`, `${checkEndpoint}${orPath}`);
+  }
   if (isErrno(error, "EAI_AGAIN")) return unreachable(`the name ${host} could not be looked up`, "check the network");
   if (isErrno(error, "ECONNREFUSED")) return unreachable(`nothing listens at ${origin}`, checkEndpoint);
   if (isErrno(error, "ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH")) {
