@@ -139,6 +139,23 @@ describe("the main job: init, build, snapshot, run", () => {
     assert.match(await mvm.fails(["cp", "svc:/nothing/here", work], "AGENT_NOT_FOUND"), /nothing/);
   });
 
+  test("cp of a file over a directory loses nothing, and says how to copy into it", async () => {
+    await mvm.ok([
+      "exec",
+      "svc",
+      "--",
+      "sh",
+      "-c",
+      "mkdir /tmp/dir && echo kept > /tmp/dir/kept && echo file > /tmp/file",
+    ]);
+    const source = join(work, "tree", "run.sh");
+    assert.match(await mvm.fails(["cp", source, "svc:/tmp/dir"], "FILE_FAILED"), /svc:\/tmp\/dir\//);
+    await mvm.fails(["cp", join(work, "tree"), "svc:/tmp/file"], "FILE_FAILED");
+    await mvm.ok(["cp", source, "svc:/tmp/dir/"]);
+    assert.equal(await mvm.ok(["exec", "svc", "--", "ls", "/tmp/dir"]), "kept\nrun.sh\n");
+    assert.equal(await mvm.ok(["exec", "svc", "--", "cat", "/tmp/file"]), "file\n");
+  });
+
   test("pause and resume", async () => {
     await mvm.ok(["pause", "svc"]);
     assert.equal((await mvm.json<{ state: string }[]>(["ls"]))[0]?.state, "paused");

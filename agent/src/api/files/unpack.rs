@@ -125,15 +125,13 @@ impl Target {
         let mode = entry.header().mode().unwrap_or(0o644) & 0o7777;
         match entry.header().entry_type() {
             EntryType::Directory => {
-                if !fs::symlink_metadata(path).is_ok_and(|found| found.is_dir()) {
-                    remove(path)?;
-                    fs::create_dir(path)?;
-                }
+                make_room_for_directory(path)?;
                 self.finish(path, self.inner_mode.unwrap_or(mode))?;
                 Ok(0)
             }
             EntryType::Symlink => {
                 let target = entry.link_name()?.ok_or_else(|| unsafe_name(path))?;
+                refuse_directory(path)?;
                 remove(path)?;
                 symlink(target, path)?;
                 lchown(path, self.owner, self.group)?;
@@ -156,6 +154,7 @@ impl Target {
         path: &Path,
         mode: u32,
     ) -> io::Result<u64> {
+        refuse_directory(path)?;
         let size = entry.size();
         let unfinished = path.with_file_name(format!(".mvm-copy-{}", std::process::id()));
         remove(&unfinished)?;
@@ -173,9 +172,6 @@ impl Target {
                 ));
             }
             self.finish(&unfinished, mode)?;
-            if fs::symlink_metadata(path).is_ok_and(|found| found.is_dir()) {
-                remove(path)?;
-            }
             fs::rename(&unfinished, path)?;
             Ok(bytes)
         })();
@@ -188,6 +184,30 @@ impl Target {
         chown(path, self.owner, self.group)?;
         fs::set_permissions(path, fs::Permissions::from_mode(mode))
     }
+}
+
+/// As with cp(1), a directory and anything else never replace one another: a slip would cost a whole tree.
+fn refuse_directory(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => Err(in_the_way(path, "is a directory")),
+        _ => Ok(()),
+    }
+}
+
+fn make_room_for_directory(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => return Ok(()),
+        Ok(found) if !found.is_symlink() => return Err(in_the_way(path, "is no directory")),
+        _ => remove(path)?,
+    }
+    fs::create_dir(path)
+}
+
+fn in_the_way(path: &Path, why: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::AlreadyExists,
+        format!("{} {why}", path.display()),
+    )
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -227,6 +247,18 @@ mod tests {
     use super::*;
     use tar::Builder;
 
+    fn target(directory: &Path) -> Target {
+        Target {
+            directory: directory.into(),
+            directory_mode: 0o755,
+            replace: false,
+            owner: None,
+            group: None,
+            file_mode: None,
+            inner_mode: None,
+        }
+    }
+
     #[test]
     fn names_stay_inside() {
         assert_eq!(relative(Path::new("./a/b")), Some("a/b".into()));
@@ -248,19 +280,43 @@ mod tests {
         builder
             .append_data(&mut header, "out/stolen", &b"data"[..])
             .unwrap();
-        let target = Target {
-            directory: inside,
-            directory_mode: 0o755,
-            replace: false,
-            owner: None,
-            group: None,
-            file_mode: None,
-            inner_mode: None,
-        };
-        let result = target.unpack(&builder.into_inner().unwrap()[..]);
+        let result = target(&inside).unpack(&builder.into_inner().unwrap()[..]);
         let escaped = place.join("stolen").exists();
         fs::remove_dir_all(&place).unwrap();
         assert!(result.is_err() && !escaped);
+    }
+
+    #[test]
+    fn a_directory_and_a_file_do_not_replace_one_another() {
+        let place = std::env::temp_dir().join(format!("mvm-agent-kinds-{}", std::process::id()));
+        fs::create_dir_all(place.join("tree/deep")).unwrap();
+        fs::write(place.join("file"), "old").unwrap();
+        let mut refusals = Vec::new();
+        for (name, kind) in [
+            ("tree", EntryType::Regular),
+            ("tree", EntryType::Symlink),
+            ("file", EntryType::Directory),
+        ] {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(0);
+            header.set_mode(0o755);
+            header.set_link_name("elsewhere").unwrap();
+            let mut builder = Builder::new(Vec::new());
+            builder.append_data(&mut header, name, io::empty()).unwrap();
+            let archive = builder.into_inner().unwrap();
+            refusals.push(
+                target(&place)
+                    .unpack(&archive[..])
+                    .err()
+                    .map(|it| it.kind()),
+            );
+        }
+        let tree_stays = place.join("tree/deep").is_dir();
+        let file = fs::read_to_string(place.join("file")).unwrap();
+        fs::remove_dir_all(&place).unwrap();
+        assert_eq!(refusals, [Some(io::ErrorKind::AlreadyExists); 3]);
+        assert!(tree_stays && file == "old");
     }
 
     #[test]
@@ -299,16 +355,7 @@ mod tests {
             .append_data(&mut header, "f", &vec![7; 100_000][..])
             .unwrap();
         let bytes = builder.into_inner().unwrap();
-        let target = Target {
-            directory: place.clone(),
-            directory_mode: 0o755,
-            replace: false,
-            owner: None,
-            group: None,
-            file_mode: None,
-            inner_mode: None,
-        };
-        let result = target.unpack(&bytes[..5000]);
+        let result = target(&place).unpack(&bytes[..5000]);
         let left = fs::read_to_string(place.join("f")).unwrap();
         let entries = fs::read_dir(&place).unwrap().count();
         fs::remove_dir_all(&place).unwrap();
