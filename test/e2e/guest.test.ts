@@ -65,6 +65,19 @@ describe("what a guest does by itself", () => {
     assert.match(stderr, /not healthy.*'slow'/);
   });
 
+  test("a guest that never answers is an error with what its console said last, as its logs go with it", async () => {
+    const waits = 'kernelCommandLine = "rdinit=/nowhere root=/dev/nothing rootwait loglevel=7";';
+    await buildHelloWith(mvm, "mute", waits, []);
+    const said = await mvm.fails(
+      ["run", "--template", "mute", "--name", "mute", "--timeout", "6"],
+      "AGENT_UNREACHABLE",
+    );
+    assert.match(said, /mute did not start/);
+    assert.match(said, /root device \/dev\/nothing/);
+    assert.doesNotMatch(said, /mvmctl logs/);
+    await mvm.fails(["inspect", "mute"], "INSTANCE_NOT_FOUND");
+  });
+
   test("orphans that end are reaped", async () => {
     // Each shell ends before its child does, which then belongs to process 1.
     const orphans = "for i in $(seq 40); do sh -c 'sleep 0.2 & echo $!'; done; sleep 0.1; ls -d /proc/[0-9]* | wc -l";
