@@ -53,6 +53,10 @@ describe("what a guest does by itself", () => {
     });
     assert.ok(restarted);
     assert.equal(await shell(mvm, "svc", "cat /var/log/own/once.log | sort"), "once\nto stderr");
+    assert.match(
+      await mvm.ok(["inspect", "svc"]),
+      /service again +running, process \d+, \d+ restarts, last exit: signal 15$/m,
+    );
   });
 
   test("a guest that is not healthy soon is waited for, but no longer than was asked", async () => {
