@@ -160,6 +160,8 @@ describe("the main job: init, build, snapshot, run", () => {
     await mvm.ok(["pause", "svc"]);
     assert.equal((await mvm.json<{ state: string }[]>(["ls"]))[0]?.state, "paused");
     assert.match(await mvm.fails(["exec", "svc", "--", "true"], "INSTANCE_NOT_RUNNING"), /resume/);
+    assert.match(await mvm.fails(["logs", "svc"], "INSTANCE_NOT_RUNNING"), /paused.*resume/s);
+    await mvm.ok(["logs", "svc", "--console"]);
     await mvm.ok(["resume", "svc"]);
     await mvm.ok(["exec", "svc", "--", "true"]);
   });
