@@ -24,6 +24,12 @@ function nix(text: string): string {
   return JSON.stringify(text).replaceAll("${", "\\${");
 }
 
+interface Listed {
+  name: string;
+  state: string;
+  reason?: string;
+}
+
 describe("what a guest does by itself", () => {
   let mvm: Mvmctl;
   let flake: string;
@@ -110,6 +116,20 @@ describe("what a guest does by itself", () => {
       assert.equal(await ended, 0);
     } finally {
       child.kill("SIGKILL");
+    }
+  });
+
+  test("poweroff and reboot in a guest stop its services and end the VM", async () => {
+    for (const command of ["poweroff", "reboot"]) {
+      await start(mvm, "hello", command);
+      // The connection may end before the answer is here.
+      await mvm.run(["exec", command, "--", command]);
+      const ended = await until(`${command} ends the VM`, async () => {
+        const found = (await mvm.json<Listed[]>(["ls"])).find(({ name }) => name === command);
+        return found?.state === "dead" ? found : undefined;
+      });
+      assert.match(ended.reason ?? "", /the guest shut itself down/);
+      await mvm.ok(["rm", command]);
     }
   });
 
