@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -131,8 +131,11 @@ describe("the main job: init, build, snapshot, run", () => {
     mkdirSync(join(tree, "deep"), { recursive: true });
     writeFileSync(join(tree, "deep", "data"), Buffer.alloc(1_000_003, 7));
     writeFileSync(join(tree, "run.sh"), "#!/bin/sh\necho ran\n", { mode: 0o755 });
+    utimesSync(join(tree, "run.sh"), 1_000_000_007, 1_000_000_007);
     await mvm.ok(["cp", tree, "svc:/tmp/copied"]);
     assert.equal(await mvm.ok(["exec", "svc", "--", "/tmp/copied/run.sh"]), "ran\n");
+    const seconds = (await mvm.ok(["exec", "svc", "--", "stat", "-c", "%Y", "/tmp/copied/run.sh"])).trim();
+    assert.equal(Number(seconds), Math.floor(statSync(join(tree, "run.sh")).mtimeMs / 1000));
     await mvm.ok(["cp", "svc:/tmp/copied", join(work, "back")]);
     assert.deepEqual(readFileSync(join(work, "back", "deep", "data")), readFileSync(join(tree, "deep", "data")));
     assert.equal(statSync(join(work, "back", "run.sh")).mode & 0o777, 0o755);

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{chown, lchown, symlink, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use tar::{Archive, Entry, EntryType};
 
@@ -156,6 +157,7 @@ impl Target {
     ) -> io::Result<u64> {
         refuse_directory(path)?;
         let size = entry.size();
+        let modified = entry.header().mtime().unwrap_or(0);
         let unfinished = path.with_file_name(format!(".mvm-copy-{}", std::process::id()));
         remove(&unfinished)?;
         let written = (|| {
@@ -170,6 +172,10 @@ impl Target {
                     io::ErrorKind::UnexpectedEof,
                     format!("{} came only in part", path.display()),
                 ));
+            }
+            // Not the guest's own: volumes come while the clock is still the snapshot's, and other content would look as old.
+            if let Some(time) = UNIX_EPOCH.checked_add(Duration::from_secs(modified)) {
+                file.set_modified(time)?;
             }
             self.finish(&unfinished, mode)?;
             fs::rename(&unfinished, path)?;
@@ -317,6 +323,26 @@ mod tests {
         fs::remove_dir_all(&place).unwrap();
         assert_eq!(refusals, [Some(io::ErrorKind::AlreadyExists); 3]);
         assert!(tree_stays && file == "old");
+    }
+
+    #[test]
+    fn a_file_has_the_time_that_the_archive_says() {
+        let place = std::env::temp_dir().join(format!("mvm-agent-times-{}", std::process::id()));
+        let mut header = tar::Header::new_gnu();
+        header.set_size(0);
+        header.set_mode(0o444);
+        header.set_mtime(1_000_000_007);
+        let mut builder = Builder::new(Vec::new());
+        builder.append_data(&mut header, "f", io::empty()).unwrap();
+        let archive = builder.into_inner().unwrap();
+        let result = target(&place).unpack(&archive[..]);
+        let modified = fs::metadata(place.join("f")).and_then(|found| found.modified());
+        fs::remove_dir_all(&place).unwrap();
+        result.unwrap();
+        assert_eq!(
+            modified.unwrap(),
+            UNIX_EPOCH + Duration::from_secs(1_000_000_007)
+        );
     }
 
     #[test]
