@@ -4,6 +4,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
+use tokio::signal::unix::{signal, SignalKind};
 use tokio::time::timeout;
 
 use crate::app::{App, Phase};
@@ -18,6 +19,28 @@ pub fn start_services(app: &Rc<App>) {
     }
     for check in &app.checks {
         tokio::task::spawn_local(check.clone().keep_running(app.clone()));
+    }
+}
+
+/// What busybox's reboot, halt and poweroff send to process 1 (init/halt.c). The kernel drops those that it does not catch.
+const ENDINGS: [fn() -> SignalKind; 3] = [
+    SignalKind::terminate,
+    SignalKind::user_defined1,
+    SignalKind::user_defined2,
+];
+/// For services to stop, where nobody outside says how long they have.
+const OWN_LIMIT: Duration = Duration::from_secs(10);
+
+/// Shuts down when somebody in the guest asks for it.
+pub fn end_when_told(app: &Rc<App>) {
+    for ending in ENDINGS {
+        let mut told = signal(ending()).expect("these can be caught");
+        let app = app.clone();
+        tokio::task::spawn_local(async move {
+            if told.recv().await.is_some() {
+                shut_down(app, OWN_LIMIT).await;
+            }
+        });
     }
 }
 

@@ -63,6 +63,7 @@ async fn serve(command_line: KernelCommandLine) {
     }
     let app = Rc::new(App::new(config, command_line));
     reaper::start(app.reaper.clone());
+    lifecycle::end_when_told(&app);
     transport::start(&app);
     if !hold {
         lifecycle::start_services(&app);

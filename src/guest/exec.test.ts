@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import type { ServerHttp2Stream } from "node:http2";
-import { PassThrough, Readable } from "node:stream";
+import { PassThrough, Readable, Writable } from "node:stream";
 import { test } from "node:test";
 import { useFakeAgent } from "../../test/support/fake-agent.ts";
 import { AgentClient } from "./agent-client.ts";
@@ -121,4 +121,37 @@ test("a guest that ends, or talks nonsense, is an error and no exit code", async
     exec((stream) => stream.end(long)),
     { code: "AGENT_FAILED", message: /too long/ },
   );
+});
+
+test("whoever waits for a reader that is gone is let go: the command ends", async () => {
+  const readerLeft = new AbortController();
+  let told: () => void = () => {};
+  const hungUp = new Promise<void>((resolve) => {
+    told = resolve;
+  });
+  // Takes the first piece and never says that it takes more, as a pipe whose reader is gone.
+  const stdout = new Writable({ highWaterMark: 1, write: () => readerLeft.abort() });
+  const running = exec(
+    (stream) => {
+      stream.on("close", () => told());
+      stream.write(frame(1, "y"));
+    },
+    {},
+    { stdout, signal: readerLeft.signal },
+  );
+  await assert.rejects(running);
+  await hungUp;
+});
+
+test("a command whose output goes nowhere any more runs to its end", async () => {
+  const stdout = new Writable({ highWaterMark: 1, write: () => stdout.destroy() });
+  const result = await exec(
+    (stream) => {
+      stream.write(Buffer.concat([frame(1, "one"), frame(1, "two")]));
+      stream.end(frame(3, { code: 5 }));
+    },
+    {},
+    { stdout },
+  );
+  assert.equal(result.code, 5);
 });

@@ -45,8 +45,8 @@ export async function execInGuest(client: AgentClient, request: ExecRequest, str
   try {
     await responseOf(stream, "exec");
     for await (const [type, payload] of frames(stream as AsyncIterable<Buffer>)) {
-      if (type === FROM_GUEST.stdout) await write(streams.stdout, payload);
-      else if (type === FROM_GUEST.stderr) await write(streams.stderr, payload);
+      if (type === FROM_GUEST.stdout) await write(streams.stdout, payload, streams.signal);
+      else if (type === FROM_GUEST.stderr) await write(streams.stderr, payload, streams.signal);
       else if (type === FROM_GUEST.exit) return exitCode(payload);
       else if (type === FROM_GUEST.error) throw commandFailed(request.argv, payload);
     }
@@ -109,9 +109,18 @@ async function* frames(stream: AsyncIterable<Buffer>): AsyncGenerator<[type: num
   }
 }
 
-function write(target: Writable, data: Buffer): Promise<void> | void {
-  if (target.write(data)) return;
-  return new Promise((resolve) => target.once("drain", resolve));
+/** No faster than it is taken. One whose reader is gone (`| head`) takes nothing any more, and never says so with `drain`. */
+function write(target: Writable, data: Buffer, signal?: AbortSignal): Promise<void> | void {
+  if (target.write(data) || target.destroyed || signal?.aborted) return;
+  return new Promise((resolve) => {
+    const done = () => {
+      target.removeListener("drain", done).removeListener("close", done);
+      signal?.removeEventListener("abort", done);
+      resolve();
+    };
+    target.once("drain", done).once("close", done);
+    signal?.addEventListener("abort", done, { once: true });
+  });
 }
 
 function exitCode(payload: Buffer): number {

@@ -19,6 +19,7 @@ import { pipeline } from "node:stream/promises";
 import { after, test } from "node:test";
 import { extract, type Header, pack } from "tar-stream";
 import { answerJson, useFakeAgent } from "../../test/support/fake-agent.ts";
+import { MvmError } from "../core/errors.ts";
 import { AgentClient } from "./agent-client.ts";
 import { getFiles, packDirectory, putFiles } from "./files.ts";
 
@@ -220,4 +221,14 @@ test("what is in the way is named", async () => {
     target,
   );
   await assert.rejects(copying, { code: "FILE_FAILED", message: /home: something of another kind is in its place/ });
+});
+
+test("a place where no file can be made is named, and nowhere taken for a bug", async () => {
+  const long = join(fresh(), "x".repeat(300));
+  for (const target of ["/proc/copy", long]) {
+    await assert.rejects(copyOut([{ name: "site", content: "hello" }], target), (error: unknown) => {
+      assert.ok(error instanceof MvmError && error.code === "FILE_FAILED", String(error));
+      return error.message.includes(target);
+    });
+  }
 });

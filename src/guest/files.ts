@@ -197,6 +197,10 @@ function refuseLinkedParents(path: string, root: string): void {
 }
 
 function unpackFailed(error: unknown, path: string): unknown {
+  // A file system that makes no files (/proc), and a name that is too long for it.
+  if (isErrno(error, "ENOENT", "ENAMETOOLONG", "EINVAL")) {
+    return new MvmError("FILE_FAILED", `could not write ${path}: ${error.message}`, { cause: error });
+  }
   if (error instanceof MvmError || !isErrno(error, "EEXIST")) return fileError(error, path, "write");
   return new MvmError("FILE_FAILED", `could not write ${path}: something of another kind is in its place`, {
     cause: error,

@@ -56,6 +56,16 @@ test("a service that can't be kept running fails at once, with how it ended", as
   });
 });
 
+test("past the deadline a service that crashes again and again is named, though it runs at that moment", async () => {
+  const flapping = health("starting", {
+    services: { web: service("running", { restarts: 5, lastExit: "code 4" }), db: service("running") },
+    checks: { http: check("failing", { exitCode: 1 }) },
+  });
+  await assert.rejects(waitHealthy(agentSaying(flapping), { deadlineMs: Date.now() - 1 }), {
+    detail: "service 'web': running, 5 restarts, last exit: code 4\ncheck 'http': exit code 1 after 1 runs, no output",
+  });
+});
+
 test("past the deadline the check that failed is named, with what it printed", async () => {
   const failing = health("starting", {
     checks: {

@@ -43,7 +43,8 @@ export function describeMissing(health: Health): string {
 function unhealthy(health: Health, why: string): MvmError {
   const evidence = [
     ...Object.entries(health.services)
-      .filter(([, service]) => service.state !== "running")
+      // One that crashes again and again may run at this moment, and is why its check fails.
+      .filter(([, service]) => service.state !== "running" || service.restarts > 0)
       .map(
         ([name, service]) =>
           `service '${name}': ${service.state}, ${service.restarts} restarts, last exit: ${service.lastExit ?? "none"}`,

@@ -43,7 +43,7 @@ function listen(ctx: Context, client: AgentClient, forward: PortForward, connect
         ctx.report({ kind: "note", text: messageOf(error) });
       });
     });
-    server.once("error", (error) => reject(portError(error, hostAddress, hostPort)));
+    server.once("error", (error) => reject(portError(error, hostAddress, hostPort, "")));
     server.listen({ host: hostAddress, port: hostPort }, () => resolve(server));
   });
 }

@@ -42,6 +42,8 @@ export async function instanceLogs(ctx: Context, name: InstanceName, request: Lo
     return;
   }
   if (status.state === "broken") throw new MvmError("CORRUPT_FILE", status.reason);
+  // What services wrote is in the guest, which answers nothing now; the other logs are files.
+  if (request.source === "services" && status.state === "paused") requireLive(ctx, name);
   const files = driverOf(ctx, status.record).logFiles(directory);
   const path = request.source === "services" ? join(directory, SERVICES_LOG) : files[request.source];
   await showFile(ctx, path, name, request);

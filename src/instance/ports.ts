@@ -72,11 +72,11 @@ function hold({ hostAddress, hostPort }: PortForward): Promise<Server> {
   });
 }
 
-/** A failed bind in the words of whoever published the port. */
-export function portError(error: unknown, address: string, port: number): unknown {
+/** A failed bind in the words of whoever published the port; `option` stands before a mapping where it is typed. */
+export function portError(error: unknown, address: string, port: number, option = "-p "): unknown {
   if (isErrno(error, "EADDRINUSE")) {
     return new MvmError("PORT_IN_USE", `port ${port} of ${address} is in use by another program`, {
-      hint: `choose another host port: -p ${port < 65535 ? port + 1 : port - 1}:GUEST`,
+      hint: `choose another host port: ${option}${port < 65535 ? port + 1 : port - 1}:GUEST`,
       cause: error,
     });
   }

@@ -83,8 +83,9 @@ export async function runInstance(ctx: Context, asked: RunRequest): Promise<RunO
     writeStartSettings(directory, request);
     return await bringUp(starting);
   } catch (error) {
+    const told = withConsole(error, starting);
     await discard(starting);
-    throw error;
+    throw told;
   }
 }
 
@@ -172,6 +173,17 @@ async function bringUp(starting: Starting): Promise<RunOutcome> {
   ctx.report({ kind: "step", text: "Waiting until every health check passes" });
   await guest.healthy();
   return { ...outcome, runningMs, healthyMs: monotonicMs() - started };
+}
+
+/** A guest that never answered is gone with its console: what that said last comes with the error. */
+function withConsole(error: unknown, { driver, directory, record }: Starting): unknown {
+  if (!(error instanceof MvmError) || error.code !== "AGENT_UNREACHABLE") return error;
+  const said = driver.explainEnd(directory).detail;
+  return new MvmError(error.code, `${record.name} did not start: ${error.message}`, {
+    cause: error,
+    ...(said ? { detail: `the console's last lines:\n${said}` } : {}),
+    hint: "give it longer with --timeout; `mvmctl doctor` checks this machine",
+  });
 }
 
 /** Ends what may still run of a dead instance. */

@@ -60,10 +60,14 @@ test("paths that only begin like the system's are not", () => {
 });
 
 test("the host's directory has to be there", () => {
-  for (const name of ["missing", "file"]) {
+  for (const [name, hint] of [
+    ["missing", /mkdir -p .*missing/],
+    ["file", /put the file into a directory/],
+  ] as const) {
     assert.throws(() => parseVolume(`${name}:/srv`, cwd), {
       code: "VOLUME_NOT_FOUND",
       message: new RegExp(`${cwd}/${name} is not a directory`),
+      hint,
     });
   }
 });

@@ -39,6 +39,6 @@ export function parseVolume(text: string, cwd: string): Volume {
 export function requireVolume(hostPath: string, volume: string): void {
   if (existsSync(hostPath) && statSync(hostPath).isDirectory()) return;
   throw new MvmError("VOLUME_NOT_FOUND", `-v ${volume}: ${hostPath} is not a directory`, {
-    hint: `make it: mkdir -p ${hostPath}`,
+    hint: existsSync(hostPath) ? "put the file into a directory, and give that" : `make it: mkdir -p ${hostPath}`,
   });
 }

@@ -115,6 +115,10 @@ export interface PackageChoice {
   readonly debianRequest: DebianRequest | undefined;
 }
 
+/** What Nix says of a flake without any `packages`; the names that it looked for say nothing to who asked for an image. */
+const NO_PACKAGES = /does not provide attribute .*'packages'/;
+const NOTHING_TO_CHOOSE = JSON.stringify({ names: [], chosen: null, debianRequest: null });
+
 /**
  * Chooses the flake's package: the one named after the role if there is one, else the profile.
  * @throws MvmError `PACKAGE_NOT_FOUND`, naming those that are there
@@ -135,7 +139,13 @@ export async function choosePackage(
     inherit chosen;
     debianRequest = if chosen == null then null else packages.\${chosen}.debianRequest or null;
   }`;
-  const text = await nix(["eval", "--json", ...override, "--apply", apply, `${flake.reference}#packages`], options);
+  const text = await nix(
+    ["eval", "--json", ...override, "--apply", apply, `${flake.reference}#packages`],
+    options,
+  ).catch((error: unknown) => {
+    if (error instanceof MvmError && NO_PACKAGES.test(error.message)) return NOTHING_TO_CHOOSE;
+    throw error;
+  });
   const { names, chosen, debianRequest } = v.parse(ChoiceSchema, JSON.parse(text));
   if (chosen !== null) return { name: chosen, debianRequest: debianRequest ?? undefined };
   const there = names.length > 0 ? `it has ${names.join(", ")}` : `it has no packages for ${system}`;

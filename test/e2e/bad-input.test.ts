@@ -86,6 +86,11 @@ describe("what is typed wrong gets a clear answer, and nothing is lost", () => {
     await mvm.fails(runs("--flake", HELLO), "USAGE");
   });
 
+  test("stop is told either names or all", async () => {
+    assert.match(await mvm.fails(["stop"], "USAGE"), /was not said/);
+    assert.match(await mvm.fails(["stop", "--all", "svc"], "USAGE"), /two things/);
+  });
+
   test("a command that does not exist is answered with the nearest one, and exit code 2", async () => {
     const result = await mvm.run(["template", "biuld", "x"]);
     assert.equal(result.exitCode, 2);

@@ -27,6 +27,12 @@ function nix(text: string): string {
   return JSON.stringify(text).replaceAll("${", "\\${");
 }
 
+interface Listed {
+  name: string;
+  state: string;
+  reason?: string;
+}
+
 describe("what a guest does by itself", () => {
   let mvm: Mvmctl;
   let flake: string;
@@ -64,6 +70,10 @@ describe("what a guest does by itself", () => {
     });
     assert.ok(restarted);
     assert.equal(await shell(mvm, "svc", "cat /var/log/own/once.log | sort"), "once\nto stderr");
+    assert.match(
+      await mvm.ok(["inspect", "svc"]),
+      /service again +running, process \d+, \d+ restarts, last exit: signal 15$/m,
+    );
   });
 
   test("a guest that is not healthy soon is waited for, but no longer than was asked", async () => {
@@ -74,6 +84,19 @@ describe("what a guest does by itself", () => {
     const { exitCode, stderr } = await mvm.run(["run", "--template", "slow", "--name", "slow", "--timeout", "1"]);
     assert.equal(exitCode, 1);
     assert.match(stderr, /not healthy.*'slow'/);
+  });
+
+  test("a guest that never answers is an error with what its console said last, as its logs go with it", async () => {
+    const waits = 'kernelCommandLine = "rdinit=/nowhere root=/dev/nothing rootwait loglevel=7";';
+    await buildHelloWith(mvm, "mute", waits, []);
+    const said = await mvm.fails(
+      ["run", "--template", "mute", "--name", "mute", "--timeout", "6"],
+      "AGENT_UNREACHABLE",
+    );
+    assert.match(said, /mute did not start/);
+    assert.match(said, /root device \/dev\/nothing/);
+    assert.doesNotMatch(said, /mvmctl logs/);
+    await mvm.fails(["inspect", "mute"], "INSTANCE_NOT_FOUND");
   });
 
   test("orphans that end are reaped", async () => {
@@ -104,6 +127,20 @@ describe("what a guest does by itself", () => {
       assert.equal(await ended, 0);
     } finally {
       child.kill("SIGKILL");
+    }
+  });
+
+  test("poweroff and reboot in a guest stop its services and end the VM", async () => {
+    for (const command of ["poweroff", "reboot"]) {
+      await start(mvm, "hello", command);
+      // The connection may end before the answer is here.
+      await mvm.run(["exec", command, "--", command]);
+      const ended = await until(`${command} ends the VM`, async () => {
+        const found = (await mvm.json<Listed[]>(["ls"])).find(({ name }) => name === command);
+        return found?.state === "dead" ? found : undefined;
+      });
+      assert.match(ended.reason ?? "", /the guest shut itself down/);
+      await mvm.ok(["rm", command]);
     }
   });
 

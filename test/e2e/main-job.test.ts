@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -131,18 +131,40 @@ describe("the main job: init, build, snapshot, run", () => {
     mkdirSync(join(tree, "deep"), { recursive: true });
     writeFileSync(join(tree, "deep", "data"), Buffer.alloc(1_000_003, 7));
     writeFileSync(join(tree, "run.sh"), "#!/bin/sh\necho ran\n", { mode: 0o755 });
+    utimesSync(join(tree, "run.sh"), 1_000_000_007, 1_000_000_007);
     await mvm.ok(["cp", tree, "svc:/tmp/copied"]);
     assert.equal(await mvm.ok(["exec", "svc", "--", "/tmp/copied/run.sh"]), "ran\n");
+    const seconds = (await mvm.ok(["exec", "svc", "--", "stat", "-c", "%Y", "/tmp/copied/run.sh"])).trim();
+    assert.equal(Number(seconds), Math.floor(statSync(join(tree, "run.sh")).mtimeMs / 1000));
     await mvm.ok(["cp", "svc:/tmp/copied", join(work, "back")]);
     assert.deepEqual(readFileSync(join(work, "back", "deep", "data")), readFileSync(join(tree, "deep", "data")));
     assert.equal(statSync(join(work, "back", "run.sh")).mode & 0o777, 0o755);
     assert.match(await mvm.fails(["cp", "svc:/nothing/here", work], "AGENT_NOT_FOUND"), /nothing/);
   });
 
+  test("cp of a file over a directory loses nothing, and says how to copy into it", async () => {
+    await mvm.ok([
+      "exec",
+      "svc",
+      "--",
+      "sh",
+      "-c",
+      "mkdir /tmp/dir && echo kept > /tmp/dir/kept && echo file > /tmp/file",
+    ]);
+    const source = join(work, "tree", "run.sh");
+    assert.match(await mvm.fails(["cp", source, "svc:/tmp/dir"], "FILE_FAILED"), /svc:\/tmp\/dir\//);
+    await mvm.fails(["cp", join(work, "tree"), "svc:/tmp/file"], "FILE_FAILED");
+    await mvm.ok(["cp", source, "svc:/tmp/dir/"]);
+    assert.equal(await mvm.ok(["exec", "svc", "--", "ls", "/tmp/dir"]), "kept\nrun.sh\n");
+    assert.equal(await mvm.ok(["exec", "svc", "--", "cat", "/tmp/file"]), "file\n");
+  });
+
   test("pause and resume", async () => {
     await mvm.ok(["pause", "svc"]);
     assert.equal((await mvm.json<{ state: string }[]>(["ls"]))[0]?.state, "paused");
     assert.match(await mvm.fails(["exec", "svc", "--", "true"], "INSTANCE_NOT_RUNNING"), /resume/);
+    assert.match(await mvm.fails(["logs", "svc"], "INSTANCE_NOT_RUNNING"), /paused.*resume/s);
+    await mvm.ok(["logs", "svc", "--console"]);
     await mvm.ok(["resume", "svc"]);
     await mvm.ok(["exec", "svc", "--", "true"]);
   });

@@ -101,7 +101,10 @@ describe("an instance that is started again", () => {
       onStderrLine: (line) => {
         const port = /127\.0\.0\.1:(\d+) reaches port 8080/.exec(line)?.[1];
         if (port === undefined) return;
-        answer(Number(port))
+        const taken = mvm.fails(["forward", "forwarded", `${port}:8080`], "PORT_IN_USE");
+        taken
+          .then((said) => assert.match(said, /choose another host port: \d+:GUEST/))
+          .then(() => answer(Number(port)))
           .then((text) => stop.abort(text))
           .catch((error: unknown) => stop.abort(error));
       },

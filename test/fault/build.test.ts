@@ -80,6 +80,8 @@ describe("building, and what can go wrong", () => {
   test("a flake without the package says which there are", async () => {
     writeFlake('{ outputs = { self }: { packages.x86_64-linux.other = throw "never evaluated"; }; }');
     assert.match(await mvm.fails(["template", "build", "web"], "PACKAGE_NOT_FOUND"), /it has other/);
+    writeFlake("{ outputs = { self }: { }; }");
+    assert.match(await mvm.fails(["template", "build", "web"], "PACKAGE_NOT_FOUND"), /it has no packages for/);
   });
 
   test("an output without a kernel says what is missing and what is there", async () => {

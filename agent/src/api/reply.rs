@@ -48,6 +48,11 @@ impl From<io::Error> for ApiError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::NotFound => Self::not_found(error.to_string()),
+            io::ErrorKind::AlreadyExists => Self {
+                status: StatusCode::CONFLICT,
+                code: "CONFLICT",
+                message: error.to_string(),
+            },
             _ => Self {
                 status: StatusCode::INTERNAL_SERVER_ERROR,
                 code: "FAILED",

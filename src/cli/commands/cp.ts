@@ -6,7 +6,8 @@ import type { Page } from "../page.ts";
 
 export const page: Page = {
   summary: "Copy files into or out of an instance",
-  description: "One of the two is NAME:/path. Directories are copied whole; a target that ends in / is copied into.",
+  description: `One of the two is NAME:/path. Directories are copied whole. A target that ends in / is copied into, and so is a
+directory of this machine; a directory of the guest without / is added to if a directory is copied.`,
   define: (command) => command.argument("<from>").argument("<to>"),
   examples: ["mvmctl cp ./app svc:/srv/app", "mvmctl cp svc:/var/log/web.log ."],
   json: false,

@@ -42,7 +42,12 @@ function describe({ status, directory, guest, guestError, logs }: InstanceDetail
     for (const [name, service] of Object.entries(guest.health.services)) {
       rows.push([
         `  service ${name}`,
-        `${service.state}${service.pid ? `, process ${service.pid}` : ""}, ${service.restarts} restarts`,
+        [
+          service.state,
+          ...(service.pid ? [`process ${service.pid}`] : []),
+          `${service.restarts} restarts`,
+          ...(service.lastExit ? [`last exit: ${service.lastExit}`] : []),
+        ].join(", "),
       ]);
     }
     for (const [name, check] of Object.entries(guest.health.checks))

@@ -21,7 +21,9 @@ export const page: Page = {
   async run(cli, names, options) {
     const timeoutMs = parseSeconds("--timeout", textOption(options, "timeout") ?? DEFAULT_TIMEOUT_SECONDS);
     const all = flag(options, "all");
-    if (all === names.length > 0) throw new UsageError("which instances to stop was not said", "give names, or --all");
+    if (all && names.length > 0) throw new UsageError("--all and names say two things", "give one of them");
+    if (!all && names.length === 0)
+      throw new UsageError("which instances to stop was not said", "give names, or --all");
     const running = listInstances(cli).filter(({ state }) => !["stopped", "dead", "broken"].includes(state));
     const chosen = (all ? running.map(({ name }) => name) : names).map(parseInstanceName);
     const outcomes: StopOutcome[] = [];

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{chown, lchown, symlink, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use tar::{Archive, Entry, EntryType};
 
@@ -125,15 +126,13 @@ impl Target {
         let mode = entry.header().mode().unwrap_or(0o644) & 0o7777;
         match entry.header().entry_type() {
             EntryType::Directory => {
-                if !fs::symlink_metadata(path).is_ok_and(|found| found.is_dir()) {
-                    remove(path)?;
-                    fs::create_dir(path)?;
-                }
+                make_room_for_directory(path)?;
                 self.finish(path, self.inner_mode.unwrap_or(mode))?;
                 Ok(0)
             }
             EntryType::Symlink => {
                 let target = entry.link_name()?.ok_or_else(|| unsafe_name(path))?;
+                refuse_directory(path)?;
                 remove(path)?;
                 symlink(target, path)?;
                 lchown(path, self.owner, self.group)?;
@@ -156,7 +155,9 @@ impl Target {
         path: &Path,
         mode: u32,
     ) -> io::Result<u64> {
+        refuse_directory(path)?;
         let size = entry.size();
+        let modified = entry.header().mtime().unwrap_or(0);
         let unfinished = path.with_file_name(format!(".mvm-copy-{}", std::process::id()));
         remove(&unfinished)?;
         let written = (|| {
@@ -172,10 +173,11 @@ impl Target {
                     format!("{} came only in part", path.display()),
                 ));
             }
-            self.finish(&unfinished, mode)?;
-            if fs::symlink_metadata(path).is_ok_and(|found| found.is_dir()) {
-                remove(path)?;
+            // Not the guest's own: volumes come while the clock is still the snapshot's, and other content would look as old.
+            if let Some(time) = UNIX_EPOCH.checked_add(Duration::from_secs(modified)) {
+                file.set_modified(time)?;
             }
+            self.finish(&unfinished, mode)?;
             fs::rename(&unfinished, path)?;
             Ok(bytes)
         })();
@@ -188,6 +190,30 @@ impl Target {
         chown(path, self.owner, self.group)?;
         fs::set_permissions(path, fs::Permissions::from_mode(mode))
     }
+}
+
+/// As with cp(1), a directory and anything else never replace one another: a slip would cost a whole tree.
+fn refuse_directory(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => Err(in_the_way(path, "is a directory")),
+        _ => Ok(()),
+    }
+}
+
+fn make_room_for_directory(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => return Ok(()),
+        Ok(found) if !found.is_symlink() => return Err(in_the_way(path, "is no directory")),
+        _ => remove(path)?,
+    }
+    fs::create_dir(path)
+}
+
+fn in_the_way(path: &Path, why: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::AlreadyExists,
+        format!("{} {why}", path.display()),
+    )
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -227,6 +253,18 @@ mod tests {
     use super::*;
     use tar::Builder;
 
+    fn target(directory: &Path) -> Target {
+        Target {
+            directory: directory.into(),
+            directory_mode: 0o755,
+            replace: false,
+            owner: None,
+            group: None,
+            file_mode: None,
+            inner_mode: None,
+        }
+    }
+
     #[test]
     fn names_stay_inside() {
         assert_eq!(relative(Path::new("./a/b")), Some("a/b".into()));
@@ -248,19 +286,63 @@ mod tests {
         builder
             .append_data(&mut header, "out/stolen", &b"data"[..])
             .unwrap();
-        let target = Target {
-            directory: inside,
-            directory_mode: 0o755,
-            replace: false,
-            owner: None,
-            group: None,
-            file_mode: None,
-            inner_mode: None,
-        };
-        let result = target.unpack(&builder.into_inner().unwrap()[..]);
+        let result = target(&inside).unpack(&builder.into_inner().unwrap()[..]);
         let escaped = place.join("stolen").exists();
         fs::remove_dir_all(&place).unwrap();
         assert!(result.is_err() && !escaped);
+    }
+
+    #[test]
+    fn a_directory_and_a_file_do_not_replace_one_another() {
+        let place = std::env::temp_dir().join(format!("mvm-agent-kinds-{}", std::process::id()));
+        fs::create_dir_all(place.join("tree/deep")).unwrap();
+        fs::write(place.join("file"), "old").unwrap();
+        let mut refusals = Vec::new();
+        for (name, kind) in [
+            ("tree", EntryType::Regular),
+            ("tree", EntryType::Symlink),
+            ("file", EntryType::Directory),
+        ] {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(0);
+            header.set_mode(0o755);
+            header.set_link_name("elsewhere").unwrap();
+            let mut builder = Builder::new(Vec::new());
+            builder.append_data(&mut header, name, io::empty()).unwrap();
+            let archive = builder.into_inner().unwrap();
+            refusals.push(
+                target(&place)
+                    .unpack(&archive[..])
+                    .err()
+                    .map(|it| it.kind()),
+            );
+        }
+        let tree_stays = place.join("tree/deep").is_dir();
+        let file = fs::read_to_string(place.join("file")).unwrap();
+        fs::remove_dir_all(&place).unwrap();
+        assert_eq!(refusals, [Some(io::ErrorKind::AlreadyExists); 3]);
+        assert!(tree_stays && file == "old");
+    }
+
+    #[test]
+    fn a_file_has_the_time_that_the_archive_says() {
+        let place = std::env::temp_dir().join(format!("mvm-agent-times-{}", std::process::id()));
+        let mut header = tar::Header::new_gnu();
+        header.set_size(0);
+        header.set_mode(0o444);
+        header.set_mtime(1_000_000_007);
+        let mut builder = Builder::new(Vec::new());
+        builder.append_data(&mut header, "f", io::empty()).unwrap();
+        let archive = builder.into_inner().unwrap();
+        let result = target(&place).unpack(&archive[..]);
+        let modified = fs::metadata(place.join("f")).and_then(|found| found.modified());
+        fs::remove_dir_all(&place).unwrap();
+        result.unwrap();
+        assert_eq!(
+            modified.unwrap(),
+            UNIX_EPOCH + Duration::from_secs(1_000_000_007)
+        );
     }
 
     #[test]
@@ -299,16 +381,7 @@ mod tests {
             .append_data(&mut header, "f", &vec![7; 100_000][..])
             .unwrap();
         let bytes = builder.into_inner().unwrap();
-        let target = Target {
-            directory: place.clone(),
-            directory_mode: 0o755,
-            replace: false,
-            owner: None,
-            group: None,
-            file_mode: None,
-            inner_mode: None,
-        };
-        let result = target.unpack(&bytes[..5000]);
+        let result = target(&place).unpack(&bytes[..5000]);
         let left = fs::read_to_string(place.join("f")).unwrap();
         let entries = fs::read_dir(&place).unwrap().count();
         fs::remove_dir_all(&place).unwrap();
