@@ -26,14 +26,19 @@ export function load(file, directory, purpose) {
     cachedData,
     importModuleDynamically: vm.constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
   });
+  const isNew = directory && (!cachedData || script.cachedDataRejected);
+  // What was called long ago, V8 forgets before it can be kept: the file's own function too, for which it then reads all of the file again.
+  if (isNew) process.getBuiltinModule("v8").setFlagsFromString("--no-flush-bytecode");
   const module = { exports: {} };
   script.runInThisContext()(module.exports, createRequire(file), module, file, dirname(file));
   const keep = () => {
-    if (!directory || (cachedData && !script.cachedDataRejected)) return;
+    if (!isNew) return;
     try {
       mkdirSync(directory, { recursive: true });
       removeOld(directory, `${purpose}-`);
       const unfinished = join(directory, `${name}.${process.pid}`);
+      // V8 refuses what was made with other flags.
+      process.getBuiltinModule("v8").setFlagsFromString("--flush-bytecode");
       const data = script.createCachedData();
       writeFileSync(unfinished, Buffer.concat([data, checksum(data)]), { flush: true });
       renameSync(unfinished, join(directory, name));

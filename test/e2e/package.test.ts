@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -48,6 +48,29 @@ describe("the published package", () => {
     await mvm.ok(["template", "build", "hello", "--snapshot"]);
     assert.equal((await start(mvm, "hello", "one")).start, "restored");
     assert.equal((await mvm.ok(["exec", "one", "--", "cat", "/etc/hostname"])).trim(), "one");
+  });
+
+  test("keeps what it compiled also when memory was cleaned up since it ran", async () => {
+    const keptBytes = async (collections: number) => {
+      const directory = join(place, `kept-${collections}`);
+      const script = `
+        const { load } = await import(process.argv[1]);
+        const { keep } = load(process.argv[2], process.argv[3], "test");
+        for (let i = 0; i < ${collections}; i++) gc();
+        keep();`;
+      const files = [
+        pathToFileURL(join(root, "bin", "load.js")).href,
+        join(root, "dist", "lib", "main.cjs"),
+        directory,
+      ];
+      // What V8 forgets when it needs the room and has not used it for long, it forgets at each collection here.
+      const args = ["--expose-gc", "--stress-flush-code", "--input-type=module", "-e", script, ...files];
+      const { exitCode, stderr } = await run(process.execPath, args, {});
+      assert.equal(exitCode, 0, stderr);
+      return statSync(join(directory, readdirSync(directory)[0]!)).size;
+    };
+    const [at, after] = [await keptBytes(0), await keptBytes(2)];
+    assert.ok(after > at * 0.9, `${after} of ${at} bytes`);
   });
 
   test("runs whether or not what was compiled in an earlier run is there, and whole", async () => {
