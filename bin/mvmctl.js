@@ -12,7 +12,7 @@ if (Number(process.versions.node.split(".")[0]) < needed) {
   process.exit(1);
 }
 
-const { existsSync, readFileSync } = process.getBuiltinModule("fs");
+const { existsSync, mkdirSync, readFileSync } = process.getBuiltinModule("fs");
 const { join } = process.getBuiltinModule("path");
 const root = join(import.meta.dirname, "..");
 const args = process.argv.slice(2);
@@ -30,8 +30,7 @@ if (args.length === 1 && (args[0] === "--version" || args[0] === "-V")) {
 async function loadMain() {
   const home = () => process.env.HOME || process.getBuiltinModule("os").homedir();
   const dataDir = process.env.MVM_DATA_DIR || join(home(), ".mvm");
-  // Only once that is there: Node never returns from making one where the file system makes none (/proc).
-  const cache = existsSync(dataDir) ? join(dataDir, "cache", "node") : undefined;
+  const cache = cacheIn(dataDir);
   const source = join(root, "src", "cli", "main.ts");
   if (existsSync(source)) {
     if (cache) process.getBuiltinModule("module").enableCompileCache(cache);
@@ -42,4 +41,15 @@ async function loadMain() {
   const purpose = /^[a-z]+(-[a-z-]+)?$/.test(command) ? command : "any";
   const compiled = load(join(root, "dist", "lib", "main.cjs"), cache, purpose);
   return { main: compiled.exports.main, keep: compiled.keep };
+}
+
+/** Only once the data directory is there, and takes one: Node never returns from making several at once where the file system makes none (/proc). */
+function cacheIn(dataDir) {
+  const directory = join(dataDir, "cache");
+  try {
+    if (!existsSync(directory)) mkdirSync(directory);
+    return join(directory, "node");
+  } catch {
+    return undefined;
+  }
 }

@@ -39,11 +39,15 @@ const USAGE_CODES = new Set([
   "INVALID_ROLES",
 ]);
 
+/** What a shell says of a command that is not there, or can't be executed (POSIX, 2.8.2). */
+const SHELL_CODES: Readonly<Record<string, number>> = { COMMAND_NOT_FOUND: 127, COMMAND_FAILED: 126 };
+
 export function exitCodeOf(error: unknown): number {
   if (error instanceof Cancelled) return error.exitCode;
   if (error instanceof OutputClosed) return 0;
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
-  return error instanceof MvmError && USAGE_CODES.has(error.code) ? 2 : 1;
+  if (!(error instanceof MvmError)) return 1;
+  return USAGE_CODES.has(error.code) ? 2 : (SHELL_CODES[error.code] ?? 1);
 }
 
 /** An error in words: what failed and why, the evidence, and what to type next. */

@@ -32,9 +32,13 @@ function isPort(port: number): boolean {
 
 /**
  * Finds out before anything is started whether the host ports are free, and chooses those that were left open.
+ * @param instanceWith the instance that has published a port, if it is one of ours
  * @throws MvmError `PORT_IN_USE`, naming the port; `INVALID_PORT` for one that is published twice
  */
-export async function choosePorts(ports: readonly PortForward[]): Promise<PortForward[]> {
+export async function choosePorts(
+  ports: readonly PortForward[],
+  instanceWith: (hostPort: number) => string | undefined = () => undefined,
+): Promise<PortForward[]> {
   const fixed = ports.filter((port) => !isOpen(port));
   const twice = fixed.find((port, index) => fixed.slice(0, index).some((earlier) => collide(port, earlier)));
   if (twice) {
@@ -48,9 +52,12 @@ export async function choosePorts(ports: readonly PortForward[]): Promise<PortFo
   const order = [...ports.keys()].sort((a, b) => Number(isOpen(ports[a]!)) - Number(isOpen(ports[b]!)));
   try {
     for (const index of order) {
-      const server = await hold(ports[index]!);
+      const port = ports[index]!;
+      const server = await hold(port).catch((error: unknown) => {
+        throw ofInstance(error, port, instanceWith(port.hostPort));
+      });
       held.push(server);
-      chosen[index] = { ...ports[index]!, hostPort: (server.address() as AddressInfo).port };
+      chosen[index] = { ...port, hostPort: (server.address() as AddressInfo).port };
     }
   } finally {
     await Promise.all(held.map((server) => new Promise((resolve) => server.close(resolve))));
@@ -69,6 +76,14 @@ function hold({ hostAddress, hostPort }: PortForward): Promise<Server> {
     const server = createServer();
     server.once("error", (error) => reject(portError(error, hostAddress, hostPort)));
     server.listen({ host: hostAddress, port: hostPort, exclusive: true }, () => resolve(server));
+  });
+}
+
+function ofInstance(error: unknown, { hostAddress, hostPort }: PortForward, instance: string | undefined): unknown {
+  if (instance === undefined || !(error instanceof MvmError) || error.code !== "PORT_IN_USE") return error;
+  return new MvmError("PORT_IN_USE", `port ${hostPort} of ${hostAddress} is published by the instance '${instance}'`, {
+    hint: `${error.hint}, or stop that one: mvmctl stop ${instance}`,
+    cause: error,
   });
 }
 

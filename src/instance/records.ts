@@ -81,6 +81,15 @@ export function readInstances(paths: Paths): InstanceStatus[] {
   return instanceNames(paths).flatMap((name) => instanceStatus(paths, name) ?? []);
 }
 
+/** The instance that has published a host port and is not ended. */
+export function instanceWithPort(paths: Paths, hostPort: number): InstanceName | undefined {
+  const has = (status: InstanceStatus) =>
+    status.state === "running" || status.state === "paused" || status.state === "starting"
+      ? status.record.ports.some((port) => port.hostPort === hostPort)
+      : false;
+  return readInstances(paths).find(has)?.name as InstanceName | undefined;
+}
+
 /** Names of the directories that are instances, whole or broken, in alphabetical order. @throws MvmError `FILE_FAILED` */
 export function instanceNames(paths: Paths): InstanceName[] {
   try {

@@ -21,7 +21,7 @@ import { endLeftoverVms } from "./leftover-vms.ts";
 import { madeUpName } from "./made-up-name.ts";
 import { choosePorts } from "./ports.ts";
 import type { InstanceRecord } from "./record.ts";
-import { DATA_DISK, instanceStatus, writeRecord } from "./records.ts";
+import { DATA_DISK, instanceStatus, instanceWithPort, writeRecord } from "./records.ts";
 import type { RunOutcome, RunRequest, Starting } from "./run-request.ts";
 import { planStart, type StartPlan } from "./start-plan.ts";
 import { writeStartSettings } from "./start-settings.ts";
@@ -46,7 +46,8 @@ export async function runInstance(ctx: Context, asked: RunRequest): Promise<RunO
   });
   requireCapabilities(driver, asked);
   const host = await driver.probe(ctx.signal);
-  const request = { ...asked, ports: await choosePorts(asked.ports) };
+  const ports = await choosePorts(asked.ports, (port) => instanceWithPort(ctx.paths, port));
+  const request = { ...asked, ports };
   const { spec } = revision.manifest;
   const name = request.name ?? parseInstanceName(madeUpName());
   const keptMiB = keptDataDiskMiB(ctx.paths.instance(name));

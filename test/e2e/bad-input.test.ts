@@ -86,6 +86,20 @@ describe("what is typed wrong gets a clear answer, and nothing is lost", () => {
     await mvm.fails(runs("--flake", HELLO), "USAGE");
   });
 
+  test("run is told one template, in either way", async () => {
+    assert.match(await mvm.fails(["run", "one"], "TEMPLATE_NOT_FOUND"), /'one'/);
+    assert.match(await mvm.fails(["run", "one", "--template", "two"], "USAGE"), /one and two/);
+    await mvm.fails(["run", "one", "--flake", "."], "USAGE");
+    await mvm.fails(["run"], "USAGE");
+  });
+
+  test("a data directory where none can be made is no reason to hang", async () => {
+    const env = { MVM_DATA_DIR: "/proc" };
+    assert.equal((await mvm.run(["ls"], { env, timeoutMs: 60_000 })).exitCode, 0);
+    const create = ["template", "create", "web", "--flake", join(REPOSITORY, "examples", "hello")];
+    await mvm.fails(create, "FILE_FAILED", { env, timeoutMs: 60_000 });
+  });
+
   test("stop is told either names or all", async () => {
     assert.match(await mvm.fails(["stop"], "USAGE"), /was not said/);
     assert.match(await mvm.fails(["stop", "--all", "svc"], "USAGE"), /two things/);

@@ -101,6 +101,8 @@ describe("the main job: init, build, snapshot, run", () => {
       "300000",
     );
     await mvm.fails(["exec", "svc", "--", "no-such-program"], "COMMAND_NOT_FOUND");
+    assert.equal((await mvm.run(["exec", "svc", "--", "no-such-program"])).exitCode, 127);
+    assert.equal((await mvm.run(["exec", "svc", "--", "/etc/hostname"])).exitCode, 126);
     const elsewhere = ["exec", "--workdir", "/no/such/place", "svc", "--", "ls"];
     assert.match(await mvm.fails(elsewhere, "COMMAND_FAILED"), /no directory \/no\/such\/place/);
     assert.match(await mvm.fails(["exec", "--user", "nobody2", "svc", "--", "ls"], "COMMAND_FAILED"), /nobody2/);

@@ -43,6 +43,8 @@ describe("an instance that is started again", () => {
     assert.ok(hostPort > 0, "a free host port was chosen");
     assert.match(await answer(hostPort), /Hello/);
     assert.match(await mvm.ok(["ls"]), new RegExp(`${hostPort}:8080`));
+    const taken = await mvm.fails(["run", "hello", "-p", `${hostPort}:8080`], "PORT_IN_USE");
+    assert.match(taken, /published by the instance 'svc'[\s\S]*mvmctl stop svc/);
     await shell(mvm, "svc", "echo precious > /mnt/data/file; sync");
     const [before] = await list();
 

@@ -7,7 +7,8 @@ import { useRawTerminal } from "../terminal.ts";
 
 export const page: Page = {
   summary: "Run a command in an instance",
-  description: "The command's exit code is passed on.",
+  description:
+    "The command's exit code is passed on. It is 127 if the guest has no such command, and 126 if it can't be started.",
   define: (command) =>
     command
       .argument("<name>")

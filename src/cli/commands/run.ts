@@ -29,7 +29,8 @@ or shut itself down, 1 when it died. The VM never outlives the command, not even
   define: (command) =>
     void defineWaiting(
       command
-        .option("--template <name>", "the template to run")
+        .argument("[template]", "the template to run")
+        .option("--template <name>", "the same")
         .option("--flake <ref>", "build this flake and run it, in one go")
         .option("--revision <id>", "another revision than the current one: the beginning of its id")
         .option("--name <name>", "the instance's name (made up if not given)")
@@ -80,7 +81,7 @@ or shut itself down, 1 when it died. The VM never outlives the command, not even
     "mvmctl run --template my-service --name svc --foreground",
   ],
   json: true,
-  async run(cli, _args, options) {
+  async run(cli, [named], options) {
     const request = parseRequest(cli, options);
     const stopTimeoutMs = parseSeconds(
       "--stop-timeout",
@@ -92,7 +93,7 @@ or shut itself down, 1 when it died. The VM never outlives the command, not even
     const many = parseMany(options);
     if (foreground && many)
       throw new UsageError("--foreground stays with one instance", "leave --count or --foreground out");
-    const template = await templateToRun(cli, options);
+    const template = await templateToRun(cli, named, options);
     if (many) {
       const { runInstances } = await import("../../instance/run-many.ts");
       const outcomes = await runInstances(cli, { ...request, template }, many);
@@ -175,13 +176,15 @@ function parseVariable(text: string): [key: string, value: string] {
 }
 
 /** The template that was named, or the one that the given flake is (registered and built on the way). */
-async function templateToRun(cli: Cli, options: Options): Promise<TemplateName> {
-  const name = textOption(options, "template");
+async function templateToRun(cli: Cli, named: string | undefined, options: Options): Promise<TemplateName> {
+  const given = [named, textOption(options, "template")].filter((name) => name !== undefined);
+  if (given.length > 1) throw new UsageError(`${given.join(" and ")} are two templates to run`, "give one of them");
+  const [name] = given;
   const flake = textOption(options, "flake");
   if (name !== undefined && flake === undefined) return parseTemplateName(name);
   if (flake === undefined || name !== undefined) {
-    const what = name === undefined ? "what to run was not said" : "--template and --flake say two things to run";
-    throw new UsageError(what, "give either --template NAME or --flake REF");
+    const what = name === undefined ? "what to run was not said" : "a template and --flake say two things to run";
+    throw new UsageError(what, "give either a template's name or --flake REF");
   }
   const [{ templateOfFlake }, { buildTemplate }] = await Promise.all([
     import("../../template/flake-template.ts"),
