@@ -7,8 +7,19 @@ cd "$(dirname "$0")/.."
 # The oldest Rust the agent builds with; Debian 12 has a newer one as rustc-web, beside its old rustc.
 MIN_CARGO_MINOR=85
 
+fail() {
+  echo "setup: $1" >&2
+  exit 1
+}
+
 as_root() {
-  if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
+  if [ "$(id -u)" -eq 0 ]; then
+    "$@"
+  elif has sudo; then
+    sudo "$@"
+  else
+    fail "this needs root, or sudo: $*"
+  fi
 }
 
 has() {
@@ -51,15 +62,20 @@ install_packages() {
   mapfile -t packages < <(missing_packages)
   # The lists of packages are needed to build images from Debian's packages, too.
   if [ "${#packages[@]}" -eq 0 ] && [ -n "$(find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*' -print -quit)" ]; then return; fi
-  if ! has apt-get; then
-    echo "setup: this script knows Debian's apt-get only; install by hand: ${packages[*]}" >&2
-    exit 1
-  fi
+  has apt-get || fail "this script knows Debian's apt-get only; install by hand: ${packages[*]}"
   if [ "${#packages[@]}" -gt 0 ]; then echo "setup: installing from Debian's packages: ${packages[*]}"; fi
   as_root apt-get update -qq
   if [ "${#packages[@]}" -gt 0 ]; then
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${packages[@]}" >/dev/null
   fi
+}
+
+# Who is not root builds in a /nix of their own, as Nix's single-user installation has it, or through a daemon.
+make_nix() {
+  if [ "$(id -u)" -eq 0 ] || [ -w /nix ] || [ -S /nix/var/nix/daemon-socket/socket ]; then return; fi
+  if [ -e /nix ]; then fail "/nix is not yours, and no Nix daemon builds for you: \`npx mvmctl setup\` installs one, or do this as root"; fi
+  echo "setup: making /nix, which Nix builds in, for $(id -un)"
+  as_root install -d -m 755 -o "$(id -un)" /nix
 }
 
 build_agent() {
@@ -75,4 +91,5 @@ build_agent() {
 }
 
 install_packages
+make_nix
 build_agent

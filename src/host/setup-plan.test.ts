@@ -14,6 +14,7 @@ const WHOLE: SetupFacts = {
   user: "ann",
   hasSystemd: true,
   nixUsable: true,
+  hasNixDirectory: true,
   kvm: "usable",
   firecracker: "installed",
   binDirectory: "/home/ann/.mvm/bin",
@@ -47,7 +48,13 @@ describe("what setup decides to do", () => {
     assert.equal(none, undefined);
   });
 
-  test("who is not root gets Nix's daemon, and is let into its group", () => {
+  test("who is not root gets a /nix of their own on a new machine", () => {
+    const user = { ...WHOLE, becomeRoot: ["sudo"], nixUsable: false, hasNixDirectory: false };
+    assert.deepEqual(commands(planSetup(user)), ["sudo install -d -m 755 -o ann /nix"]);
+    assert.match(commands(planSetup({ ...user, becomeRoot: undefined }))[0] ?? "", /^by-hand: .*as root/);
+  });
+
+  test("who is not root and has not /nix gets Nix's daemon, and is let into its group", () => {
     const user = { ...WHOLE, becomeRoot: ["sudo"], nixUsable: false };
     assert.deepEqual(commands(planSetup(user)), [
       "sudo apt-get install -qq -y --no-install-recommends nix-setup-systemd",

@@ -16,6 +16,8 @@ export interface SetupFacts {
   readonly hasSystemd: boolean;
   /** This user can use Nix: as root, with a daemon, or because /nix is theirs. */
   readonly nixUsable: boolean;
+  /** There is a /nix: whoever else it belongs to keeps it. */
+  readonly hasNixDirectory: boolean;
   readonly kvm: "usable" | "forbidden" | "unusable";
   readonly firecracker: "installed" | "unwanted" | { readonly file: string } | FirecrackerRelease;
   readonly binDirectory: string;
@@ -52,9 +54,17 @@ function planPackages(facts: SetupFacts): SetupStep[] {
   ];
 }
 
-/** Who is not root builds through Nix's daemon; Debian lets members of nix-users use it. */
-function planNixForUser({ nixUsable, hasApt, hasSystemd, becomeRoot, user }: SetupFacts): SetupStep[] {
+/**
+ * Who is not root builds in a /nix of their own, as Nix's single-user installation has it, and at once. Where /nix is another's,
+ * its daemon builds; Debian lets members of nix-users use that.
+ */
+function planNixForUser(facts: SetupFacts): SetupStep[] {
+  const { nixUsable, hasNixDirectory, hasApt, hasSystemd, becomeRoot, user } = facts;
   if (nixUsable) return [];
+  if (!hasNixDirectory && becomeRoot) {
+    const make = ["install", "-d", "-m", "755", "-o", user, "/nix"];
+    return [command(`make /nix, which Nix builds in, for ${user}`, [...becomeRoot, ...make])];
+  }
   if (!hasApt || !hasSystemd || !becomeRoot) {
     return [byHand("let this user build with Nix: install its daemon (nixos.org/download), or run mvmctl as root")];
   }

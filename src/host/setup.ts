@@ -28,7 +28,8 @@ export async function setupFacts(ctx: Context, wish: FirecrackerWish): Promise<S
     becomeRoot: isRoot ? [] : findProgram("sudo", env) ? ["sudo"] : undefined,
     user: userInfo().username,
     hasSystemd: existsSync("/run/systemd/system"), // sd_booted(3)
-    nixUsable: isRoot || existsSync("/nix/var/nix/daemon-socket/socket") || canWrite("/nix/var/nix/db"),
+    nixUsable: isRoot || existsSync("/nix/var/nix/daemon-socket/socket") || ownsNix(),
+    hasNixDirectory: existsSync("/nix"),
     kvm,
     firecracker,
     binDirectory: binDirectory(paths),
@@ -38,6 +39,12 @@ export async function setupFacts(ctx: Context, wish: FirecrackerWish): Promise<S
 function hasPackageLists(): boolean {
   const lists = "/var/lib/apt/lists";
   return existsSync(lists) && readdirSync(lists).some((name) => name.includes("_Packages"));
+}
+
+/** A new /nix has nothing in it yet. */
+function ownsNix(): boolean {
+  const database = "/nix/var/nix/db";
+  return canWrite(existsSync(database) ? database : "/nix");
 }
 
 function canWrite(path: string): boolean {
