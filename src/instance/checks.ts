@@ -43,8 +43,8 @@ function strangers(paths: Paths, known: readonly InstanceStatus[]): Check[] {
   });
 }
 
-/** Staging entries lie beside what they become, at most this many levels down: templates/NAME/revisions/ID/snapshots. */
-const DEPTH = 5;
+/** Staging entries lie beside what they become, at most this many levels down: templates/NAME/revisions/ID/snapshots/KEY. */
+const DEPTH = 6;
 
 /** Removes the staging entries of dead processes everywhere in the data directory. Returns their paths. */
 function sweepBelow(directory: string, depth = DEPTH): string[] {

@@ -2,6 +2,7 @@ import { join } from "node:path";
 import * as v from "valibot";
 import { ChunkListSchema, type FileIndex, indexFile, Sha256Schema } from "../core/chunks.ts";
 import { type DocumentKind, readDocument, writeDocument } from "../core/documents.ts";
+import { sweepStaging } from "../core/staging.ts";
 import type { FileDigest } from "./revision.ts";
 
 /**
@@ -59,6 +60,7 @@ export async function ensureChunkIndex(
   const known = readChunkIndex(directory, digests);
   const missing = digests.filter(({ file }) => !known[file]);
   if (missing.length === 0) return known;
+  sweepStaging(directory);
   const files: Record<string, FileIndex> = { ...known };
   for (const { file } of missing) files[file] = await indexFile(join(directory, file), signal);
   writeChunkIndex(directory, files);

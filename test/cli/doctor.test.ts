@@ -105,13 +105,16 @@ describe("mvmctl doctor", () => {
 
   test("leftovers of killed commands are removed, damaged things are warnings", async () => {
     const dead = ".staging-999999-1-00000000-00000000-gone";
-    const places = ["", "instances", "templates/web/revisions", "cache"].map((place) => join(mvm.dataDir, place));
+    const snapshot = "templates/web/revisions/some/snapshots/key";
+    const places = ["", "instances", "templates/web/revisions", snapshot, "cache"].map((place) =>
+      join(mvm.dataDir, place),
+    );
     for (const place of places) mkdirSync(join(place, dead, "deep"), { recursive: true });
     mkdirSync(join(mvm.dataDir, "instances", "empty"));
     symlinkSync("/", join(mvm.dataDir, "templates", "web", "away"));
     const report = await diagnose();
     for (const place of places) assert.ok(!readdirSync(place).includes(dead), `${basename(place)} is clean`);
-    assert.equal(about(report, "leftovers")?.reason, "removed 4 of killed commands");
+    assert.equal(about(report, "leftovers")?.reason, "removed 5 of killed commands");
     assert.equal(about(report, "instance empty")?.mend, "mvmctl rm empty --force");
     assert.equal(about(report, "template web")?.state, "warning");
     assert.equal(report.exitCode, 0);

@@ -60,7 +60,7 @@ describe("what the command line says about itself", () => {
       [["exec", "svc", "-it"], /missing required argument 'command'/],
       [["exec", "svc", "-x", "--", "sh"], /unknown option '-x'/],
       [["template", "create-multi", "shop"], /'--roles <a,b,…>' not specified/],
-      [["run"], /give either --template NAME or --flake REF/],
+      [["run"], /give either a template.s name or --flake REF/],
       [["stop"], /give names, or --all/],
       [["completions", "tcsh"], /choose bash, zsh or fish/],
     ] as const) {
