@@ -15,6 +15,8 @@ pub fn clear() -> io::Result<()> {
     if let Some(first) = pages.first_mut() {
         *first += in_fragments(&fs::read_to_string("/proc/buddyinfo")?);
     }
+    // In a small guest that may be all there is, and whoever takes the last page has something killed.
+    let pages = within(available(&fs::read_to_string("/proc/meminfo")?) / 4, pages);
     let taken: Vec<Pages> = thread::scope(|scope| {
         let threads: Vec<_> = (pages.into_iter().enumerate())
             // Clearing fewer costs a snapshot some room, and nobody anything else.
@@ -70,6 +72,25 @@ fn in_fragments(buddyinfo: &str) -> usize {
         )
     };
     buddyinfo.lines().filter_map(of_zone).sum()
+}
+
+/// Pages that can be had without harm: `MemAvailable:   1207320 kB` (proc(5)), which the kernel's own reserve is no part of.
+fn available(meminfo: &str) -> usize {
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib: Option<usize> = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    kib.unwrap_or(0) * 1024 / unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize
+}
+
+/// As many of each as there is room for, the first first.
+fn within(mut room: usize, counts: Vec<usize>) -> Vec<usize> {
+    let take = |count: usize| {
+        let taken = count.min(room);
+        room -= taken;
+        taken
+    };
+    counts.into_iter().map(take).collect()
 }
 
 fn stay_on(cpu: usize) -> io::Result<()> {
@@ -143,6 +164,17 @@ Node 0, zone    DMA32
 ";
         assert_eq!(at_hand(zoneinfo), [2589, 562]);
         assert!(at_hand("").is_empty());
+    }
+
+    #[test]
+    fn no_more_is_taken_than_there_is_room_for() {
+        assert_eq!(within(10, vec![4, 8, 2]), [4, 6, 0]);
+        assert_eq!(within(100, vec![4, 8]), [4, 8]);
+        assert_eq!(
+            available("MemTotal: 4000 kB\nMemAvailable:    2048 kB\n"),
+            512
+        );
+        assert_eq!(available("nothing of the kind"), 0);
     }
 
     #[test]

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { run, spawnChecked } from "../../src/core/process.ts";
 import { findVmProcesses } from "../../src/core/process-identity.ts";
-import { LAUNCHER, type Mvmctl, useMvmctl } from "../support/mvmctl.ts";
+import { LAUNCHER, type Mvmctl, REPOSITORY, useMvmctl } from "../support/mvmctl.ts";
 import { buildHelloWith, shell, start } from "../support/template.ts";
 import { until } from "../support/wait.ts";
 
@@ -61,6 +61,11 @@ describe("what a guest does by itself", () => {
     const { stdout } = await run("grep", ["-c", "-a", "^freed page$", memory]);
     // The kernel has uses of its own for a few of those pages.
     assert.ok(Number(stdout) < FREED_LINES / 20, `${stdout} lines of ${FREED_LINES}`);
+  });
+
+  test("a guest with hardly any free memory is captured, too", async () => {
+    await mvm.ok(["template", "create", "tiny", "--flake", join(REPOSITORY, "examples", "hello"), "--mem", "96"]);
+    await mvm.ok(["template", "build", "tiny", "--snapshot"]);
   });
 
   test("a service with restartOnWake is started anew by a restore, others run on; both write to their log files", async () => {
