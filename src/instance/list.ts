@@ -2,7 +2,7 @@ import type { Context } from "../core/context.ts";
 import { sweepStaging } from "../core/staging.ts";
 import { endLeftoverVms } from "./leftover-vms.ts";
 import type { InstanceStatus } from "./record.ts";
-import { readInstances } from "./records.ts";
+import { isUp, readInstances } from "./records.ts";
 
 /** All instances, by name, each as it is now. What a killed command left half-made is removed, and the VM it left running ended. */
 export function listInstances({ paths }: Context): InstanceStatus[] {
@@ -14,8 +14,8 @@ export function listInstances({ paths }: Context): InstanceStatus[] {
 /** Names of the instances of a template that run, or will in a moment. */
 export function runningInstancesOf(ctx: Context, template: string): string[] {
   return readInstances(ctx.paths)
-    .filter((status) => status.state === "running" || status.state === "paused" || status.state === "starting")
-    .filter((status) => "record" in status && status.record.template === template)
+    .filter(isUp)
+    .filter(({ record }) => record.template === template)
     .map(({ name }) => name);
 }
 

@@ -81,12 +81,15 @@ export function readInstances(paths: Paths): InstanceStatus[] {
   return instanceNames(paths).flatMap((name) => instanceStatus(paths, name) ?? []);
 }
 
+/** Whether an instance runs, or will in a moment. */
+export function isUp(status: InstanceStatus): status is Exclude<InstanceStatus, { state: "broken" }> {
+  return status.state === "running" || status.state === "paused" || status.state === "starting";
+}
+
 /** The instance that has published a host port and is not ended. */
 export function instanceWithPort(paths: Paths, hostPort: number): InstanceName | undefined {
   const has = (status: InstanceStatus) =>
-    status.state === "running" || status.state === "paused" || status.state === "starting"
-      ? status.record.ports.some((port) => port.hostPort === hostPort)
-      : false;
+    isUp(status) && status.record.ports.some((port) => port.hostPort === hostPort);
   return readInstances(paths).find(has)?.name as InstanceName | undefined;
 }
 
