@@ -87,9 +87,20 @@ impl App {
 
     /// Waits until the guest is in this phase.
     pub async fn until(&self, phase: Phase) {
+        self.until_true(|| self.phase.get() == phase).await;
+    }
+
+    /// Waits until every service that a wake has started anew runs: what one of before would say of its health is no longer asked.
+    pub async fn until_restarted(&self) {
+        let is_restarting = |service: &Rc<Service>| service.is_restarting();
+        self.until_true(|| !self.services.iter().any(is_restarting))
+            .await;
+    }
+
+    async fn until_true(&self, condition: impl Fn() -> bool) {
         loop {
             let changed = self.changed.notified();
-            if self.phase.get() == phase {
+            if condition() {
                 return;
             }
             changed.await;

@@ -87,6 +87,7 @@ impl Check {
         let mut retry = FIRST_RETRY;
         loop {
             app.until(Phase::Running).await;
+            app.until_restarted().await;
             let generation = app.generation.get();
             let outcome = self.run_once(&app).await;
             let interval = Duration::from_secs_f64(self.config.health_interval_secs.max(0.1));

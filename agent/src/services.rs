@@ -53,6 +53,8 @@ pub struct Service {
     started_with: RefCell<BTreeMap<String, String>>,
     wanted: Cell<bool>,
     supervised: Cell<bool>,
+    /// From a wake that has it started anew until its new process runs.
+    restarting: Cell<bool>,
     changed: Notify,
 }
 
@@ -69,6 +71,7 @@ impl Service {
             started_with: RefCell::default(),
             wanted: Cell::new(false),
             supervised: Cell::new(false),
+            restarting: Cell::new(false),
             changed: Notify::new(),
         }
     }
@@ -80,9 +83,15 @@ impl Service {
         self.changed.notify_waiters();
     }
 
-    /// Whether it runs with other variables than it would be given now.
-    pub fn is_outdated(&self, env: &BTreeMap<String, String>) -> bool {
-        *self.started_with.borrow() != *env
+    /// Whether a wake has to start it anew: because it says so of every restore, or because it runs with other variables than it
+    /// would be given now.
+    pub fn must_restart(&self, restored: bool, env: &BTreeMap<String, String>) -> bool {
+        (restored && self.config.restart_on_wake) || *self.started_with.borrow() != *env
+    }
+
+    /// Whether the process that answers for it is still that of before the wake.
+    pub fn is_restarting(&self) -> bool {
+        self.restarting.get()
     }
 
     fn group(&self) -> std::path::PathBuf {
@@ -120,8 +129,9 @@ impl Service {
         cgroup::kill(&group);
     }
 
-    /// Until it runs again nobody may take it for healthy.
+    /// Until it runs again nobody may take it for healthy, nor ask it.
     pub fn mark_restarting(&self, app: &App) {
+        self.restarting.set(true);
         self.enter(app, State::Starting);
     }
 
@@ -196,6 +206,7 @@ impl Service {
         }
         let (pid, exit) = self.launch(app, &self.config.command.argv(), env, &account)?;
         self.pid.set(Some(pid));
+        self.restarting.set(false);
         self.enter(app, State::Running);
         exit.await
     }

@@ -138,7 +138,7 @@ async fn resume(app: &Rc<App>) -> io::Result<()> {
     }
     let env = app.env.borrow().clone();
     for service in &app.services {
-        if (restored && service.config.restart_on_wake) || service.is_outdated(&env) {
+        if service.must_restart(restored, &env) {
             let (service, app) = (service.clone(), app.clone());
             service.mark_restarting(&app);
             tokio::task::spawn_local(async move { service.restart(&app).await });

@@ -21,6 +21,8 @@ const MORE = `
   hooks.preSnapshot = [ ${nix(PRE_SNAPSHOT)} ];
   hooks.postRestore = [ ${nix(POST_RESTORE)} ];
   services.again = { command = "echo again; exec sleep 100000"; restartOnWake = true; logFile = "/var/log/own/again.log"; };
+  services.late = { preStart = "rm -f /tmp/late"; command = "sleep 1; touch /tmp/late; exec sleep 100000"; };
+  healthChecks.late = { healthCmd = "test -e /tmp/late"; };
   services.once = { command = "echo once; echo to stderr >&2; exec sleep 100000"; logFile = "/var/log/own/once.log"; };`;
 
 function nix(text: string): string {
@@ -79,6 +81,12 @@ describe("what a guest does by itself", () => {
       await mvm.ok(["inspect", "svc"]),
       /service again +running, process \d+, \d+ restarts, last exit: signal 15$/m,
     );
+  });
+
+  test("a service that a run starts anew, for its variables, is healthy when the new one is, not because the old one was", async () => {
+    await mvm.ok(["run", "hello", "--name", "anew", "--env", "A=1"]);
+    assert.equal(await shell(mvm, "anew", "ls /tmp/late"), "/tmp/late");
+    await mvm.ok(["rm", "--force", "anew"]);
   });
 
   test("a guest that is not healthy soon is waited for, but no longer than was asked", async () => {
