@@ -40,6 +40,8 @@ pub struct Check {
     pub last: RefCell<Outcome>,
     pub runs: Cell<u64>,
     pub consecutive_failures: Cell<u64>,
+    /// What its next run begins with.
+    early: RefCell<Option<probe::Early>>,
     run_now: Notify,
 }
 
@@ -67,6 +69,7 @@ impl Check {
             last: RefCell::default(),
             runs: Cell::new(0),
             consecutive_failures: Cell::new(0),
+            early: RefCell::default(),
             run_now: Notify::new(),
         }
     }
@@ -76,6 +79,16 @@ impl Check {
         self.status.set(Status::Pending);
         self.has_passed.set(false);
         self.consecutive_failures.set(0);
+    }
+
+    /// Begins with what needs no service to run: a connection.
+    pub fn connect_early(&self) {
+        let address = match &self.config.probe {
+            Probe::Command(_) => return,
+            Probe::Http(target) => target.address(),
+            Probe::Tcp(target) => target.0,
+        };
+        *self.early.borrow_mut() = Some(probe::connect_early(address));
     }
 
     pub fn run_now(&self) {
@@ -131,13 +144,14 @@ impl Check {
     /// Runs it, whatever it says.
     pub async fn run_once(&self, app: &App) -> Outcome {
         let started = Instant::now();
+        let early = self.early.take();
         let (exit_code, output) = match &self.config.probe {
             Probe::Command(command) => self
                 .execute(app, command)
                 .await
                 .unwrap_or_else(|error| (None, format!("can't be run: {error}"))),
-            Probe::Http(target) => self.ask(probe::http(target)).await,
-            Probe::Tcp(target) => self.ask(probe::tcp(target)).await,
+            Probe::Http(target) => self.ask(probe::http(target, early)).await,
+            Probe::Tcp(target) => self.ask(probe::tcp(target, early)).await,
         };
         Outcome {
             exit_code,

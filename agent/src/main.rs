@@ -17,6 +17,7 @@ mod kept_file;
 mod kernel_command_line;
 mod lifecycle;
 mod logs;
+mod other_cpu;
 mod prepare;
 mod probe;
 mod process;
@@ -42,7 +43,8 @@ fn main() {
         Ok(command_line) => command_line,
         Err(error) => init::give_up(&error),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = other_cpu::configure(&mut builder)
         .enable_all()
         .build()
         .expect("a single-threaded runtime needs no resources but epoll");

@@ -14,6 +14,7 @@ use crate::checks::Check;
 use crate::config::CommandLine;
 use crate::free_pages;
 use crate::init::network;
+use crate::other_cpu;
 use crate::process::{self, Launch, Streams};
 use crate::wake::forget_name;
 
@@ -33,6 +34,7 @@ pub async fn prepare(app: &App, limit: Duration) -> io::Result<()> {
         warm_up(app).await?;
         cgroup::freeze_all().await?;
         forget_name()?;
+        other_cpu::get_ready().await;
         unsafe { libc::sync() };
         free_pages::clear()
     };

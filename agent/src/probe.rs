@@ -1,14 +1,19 @@
 //! Health checks that need no program: a TCP connection, or an HTTP request. After a restore they cost a fraction of what
 //! starting a process costs.
 
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use crate::other_cpu::{self, Job};
 
 /// A page is read to its end, but not further than this, and not longer.
 const PAGE_BYTES: u64 = 1024 * 1024;
@@ -74,14 +79,37 @@ fn parse_address(text: &str, default_port: Option<u16>) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, port))
 }
 
+impl HttpTarget {
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
+
+/// A connection that was begun before its check is.
+pub type Early = Job<Connecting>;
+
+/// Begins to connect. The kernel does its part for a service that can't run yet, which finds the connection when it does.
+pub fn connect_early(address: SocketAddr) -> Early {
+    other_cpu::run(move || {
+        let mut connecting: Connecting = Box::pin(TcpStream::connect(address));
+        let mut context = Context::from_waker(Waker::noop());
+        match connecting.as_mut().poll(&mut context) {
+            Poll::Ready(result) => Box::pin(std::future::ready(result)),
+            Poll::Pending => connecting,
+        }
+    })
+}
+
 /// Passes when something accepts the connection.
-pub async fn tcp(TcpTarget(address): &TcpTarget) -> Result<(), String> {
-    connect(*address).await.map(|_| ())
+pub async fn tcp(target: &TcpTarget, early: Option<Early>) -> Result<(), String> {
+    connect(target.0, early).await.map(|_| ())
 }
 
 /// Passes as soon as the answer is known to be a success or a redirection (RFC 9110, 15: 2xx and 3xx).
-pub async fn http(target: &HttpTarget) -> Result<(), String> {
-    let mut stream = connect(target.address).await?;
+pub async fn http(target: &HttpTarget, early: Option<Early>) -> Result<(), String> {
+    let mut stream = connect(target.address, early).await?;
     // HTTP/1.0 ends an answer by closing the connection: there is nothing to take apart.
     let request = format!(
         "GET {} HTTP/1.0\r\nHost: {}\r\nUser-Agent: mvm-agent\r\n\r\n",
@@ -99,7 +127,15 @@ pub async fn http(target: &HttpTarget) -> Result<(), String> {
     }
 }
 
-async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
+/// An early connection that failed says nothing: nobody was there to take it.
+async fn connect(address: SocketAddr, early: Option<Early>) -> Result<TcpStream, String> {
+    if let Some(early) = early {
+        if let Ok(connecting) = early.end().await {
+            if let Ok(stream) = connecting.await {
+                return Ok(stream);
+            }
+        }
+    }
     TcpStream::connect(address)
         .await
         .map_err(|error| format!("{address}: {error}"))
@@ -174,7 +210,7 @@ mod tests {
             stream.write_all(text.as_bytes()).await.unwrap();
         };
         let target = http_target(&format!("http://{address}/health")).unwrap();
-        let both = async { tokio::join!(http(&target), serve).0 };
+        let both = async { tokio::join!(http(&target, None), serve).0 };
         LocalSet::new().run_until(both).await
     }
 
@@ -197,7 +233,7 @@ mod tests {
             stream.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
             stream
         };
-        let both = async { tokio::join!(http(&target), serve).0 };
+        let both = async { tokio::join!(http(&target, None), serve).0 };
         assert_eq!(LocalSet::new().run_until(both).await, Ok(()));
     }
 
@@ -205,8 +241,14 @@ mod tests {
     async fn a_tcp_check_passes_when_somebody_listens() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = TcpTarget(listener.local_addr().unwrap());
-        assert_eq!(tcp(&target).await, Ok(()));
+        assert_eq!(tcp(&target, None).await, Ok(()));
+        let early = connect_early(target.0);
+        assert_eq!(tcp(&target, Some(early)).await, Ok(()));
         drop(listener);
-        assert!(tcp(&target).await.unwrap_err().contains("refused"));
+        let early = connect_early(target.0);
+        assert!(tcp(&target, Some(early))
+            .await
+            .unwrap_err()
+            .contains("refused"));
     }
 }

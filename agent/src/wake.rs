@@ -21,7 +21,9 @@ use crate::init::network;
 use crate::kept_file::keep_open;
 use crate::kernel_command_line::{parse_address, Network};
 use crate::lifecycle;
+use crate::other_cpu;
 use crate::prepare::run_hooks;
+use crate::services::Service;
 
 const HOOK_LIMIT: Duration = Duration::from_secs(30);
 
@@ -76,7 +78,7 @@ impl Awake {
 
 /// Where hooks can fail, and the host should hear of it, services run on before this returns.
 pub async fn wake_up(app: &Rc<App>, request: Wake) -> io::Result<Awake> {
-    let generation = become_another(app, request)?;
+    let generation = become_another(app, request).await?;
     let resumes_later = app.config.hooks.post_restore.is_empty();
     if !resumes_later {
         resume(app).await?;
@@ -88,7 +90,10 @@ pub async fn wake_up(app: &Rc<App>, request: Wake) -> io::Result<Awake> {
 }
 
 /// Sets whatever must differ between two clones, and returns the new generation. No service runs on before `resume`.
-fn become_another(app: &Rc<App>, wake: Wake) -> io::Result<u64> {
+async fn become_another(app: &Rc<App>, mut wake: Wake) -> io::Result<u64> {
+    let network = wake.network.take();
+    let network = network.map(|change| other_cpu::run(move || change_network(&change)));
+    connect_early(app, &wake);
     for Volume { path, tar } in &wake.volumes {
         put_archive(app, path, &decode(tar)?)?;
     }
@@ -99,8 +104,8 @@ fn become_another(app: &Rc<App>, wake: Wake) -> io::Result<u64> {
         set_clock(time.parse().map_err(io::Error::other)?)?;
     }
     set_identity(&wake)?;
-    if let Some(change) = &wake.network {
-        if let Err(error) = change_network(change) {
+    if let Some(change) = network {
+        if let Err(error) = change.end().await? {
             console::say(&format!("network: {error}"));
         }
     }
@@ -113,6 +118,17 @@ fn become_another(app: &Rc<App>, wake: Wake) -> io::Result<u64> {
     }
     app.generation.set(app.generation.get() + 1);
     Ok(app.generation.get())
+}
+
+/// Lets checks connect meanwhile to services that were captured, if these run on soon, and as they are.
+fn connect_early(app: &App, wake: &Wake) {
+    let starts_anew = |service: &Rc<Service>| service.must_restart(true, &wake.env);
+    let meanwhile = other_cpu::is_there();
+    let restored = app.phase.get() == Phase::Prepared;
+    let soon = app.config.hooks.post_restore.is_empty();
+    if meanwhile && restored && soon && !app.services.iter().any(starts_anew) {
+        app.checks.iter().for_each(|check| check.connect_early());
+    }
 }
 
 /// After a boot: starts services. After a restore (or a second `wake`): lets them run on, and restarts those that must not.
