@@ -36,7 +36,8 @@ pub async fn prepare(app: &App, limit: Duration) -> io::Result<()> {
         forget_name()?;
         other_cpu::get_ready().await;
         unsafe { libc::sync() };
-        free_pages::clear()
+        free_pages::clear();
+        Ok(())
     };
     quiet.await.inspect_err(|_: &io::Error| {
         let _ = cgroup::thaw_all();

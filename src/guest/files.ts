@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import { createReadStream, createWriteStream, lstatSync, symlinkSync, unlinkSync } from "node:fs";
-import { chmod, lstat, mkdir, open, readdir, readlink } from "node:fs/promises";
+import { chmod, lstat, mkdir, open, readdir, readlink, utimes } from "node:fs/promises";
 import { basename, dirname, join, normalize, relative, resolve, sep } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { extract, type Header, type Pack, pack } from "tar-stream";
@@ -175,6 +175,7 @@ async function unpackEntry(
       const file = await open(path, "w", mode);
       await pipeline(content as AsyncIterable<Uint8Array>, createWriteStream("", { fd: file }));
       await chmod(path, mode);
+      if (header.mtime) await utimes(path, header.mtime, header.mtime);
       return;
     }
     default:

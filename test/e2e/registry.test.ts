@@ -51,7 +51,7 @@ describe("a template that was built on one machine runs on another", () => {
     });
   }
 
-  test("a snapshot of another hypervisor version is kept and not used: run says why, and boots", async () => {
+  test("a snapshot of another hypervisor version is kept and not used: pull and run say why, and run boots", async () => {
     await using server = await startS3rver();
     const env = server.env();
     using carol = useMvmctl(env);
@@ -63,6 +63,10 @@ describe("a template that was built on one machine runs on another", () => {
     addSnapshot(paths.snapshots(name, id), { ...QEMU_HERE, version: "99.0.0" }, { revision: id, memMiB: 256 });
     await carol.ok(["template", "push", "other"]);
     using bob = useMvmctl(env);
+    assert.match(
+      await bob.ok(["template", "pull", "other"]),
+      /with a snapshot.*\nA run will boot it: .*99\.0\.0 there/,
+    );
     const pulled = await bob.json<{ snapshots: string[] }>(["template", "pull", "other"]);
     assert.equal(pulled.snapshots.length, 1);
     const { start: how, coldBootReason } = await start(bob, "other", "booted");

@@ -1,5 +1,6 @@
 import { shortRevision } from "../../../core/names.ts";
 import { formatMs } from "../../../core/sizes.ts";
+import { expectedStart } from "../../../instance/expected-start.ts";
 import { DEFAULT_TAG, parseReference } from "../../../registry/keys.ts";
 import { type PullOutcome, pullTemplate } from "../../../registry/pull.ts";
 import { openStore } from "../../../registry/settings.ts";
@@ -32,13 +33,18 @@ export const page: Page = {
       trustedKeys: trustedKeys(cli),
       allowRollback: flag(options, "allowRollback"),
     });
-    cli.print(outcome, () => describe(outcome));
+    const plan = outcome.snapshots.length > 0 ? await expectedStart(cli, template, outcome.revision) : undefined;
+    cli.print(outcome, () => describe(outcome, plan?.start === "booted" ? plan.reason : undefined));
   },
 };
 
-function describe({ template, revision, snapshots, upToDate, totals, durationMs }: PullOutcome): string {
+function describe(
+  { template, revision, snapshots, upToDate, totals, durationMs }: PullOutcome,
+  whyBooted: string | undefined,
+): string {
   const what = `${template} ${shortRevision(revision)}`;
-  const run = `Run it: mvmctl run --template ${template}\n`;
+  const start = whyBooted ? `A run will boot it: ${whyBooted}.\n` : "";
+  const run = `${start}Run it: mvmctl run --template ${template}\n`;
   if (upToDate) return `${what} is here already, and is the current revision.\n${run}`;
   const with_ =
     snapshots.length > 0 ? ` with ${snapshots.length === 1 ? "a snapshot" : `${snapshots.length} snapshots`}` : "";
