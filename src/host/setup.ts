@@ -1,10 +1,10 @@
-import { accessSync, constants, existsSync, readdirSync, readFileSync } from "node:fs";
+import { accessSync, constants, existsSync, readdirSync } from "node:fs";
 import { userInfo } from "node:os";
 import type { Context } from "../core/context.ts";
 import { MvmError } from "../core/errors.ts";
 import { findProgram, runAttached } from "../core/process.ts";
 import { binDirectory, findFirecracker, firecrackerVersion } from "../hypervisor/firecracker-binary.ts";
-import { cpuHasVirtualisation } from "../hypervisor/kvm-probe.ts";
+import { kvmAccess } from "../hypervisor/kvm-probe.ts";
 import { probeQemu } from "../hypervisor/qemu-probe.ts";
 import { installFile, installRelease } from "./firecracker-install.ts";
 import { firecrackerRelease } from "./firecracker-release.ts";
@@ -57,15 +57,14 @@ function canWrite(path: string): boolean {
 }
 
 async function kvmState({ paths, env, signal }: Context): Promise<SetupFacts["kvm"]> {
-  if (existsSync("/dev/kvm") && !canWrite("/dev/kvm")) return "forbidden";
+  const access = kvmAccess();
+  if (access === "forbidden") return "forbidden";
   try {
     return (await probeQemu(paths.cache, env, signal)).identity.accelerator === "kvm" ? "usable" : "unusable";
   } catch {
     signal.throwIfAborted();
     // Without QEMU it can't be tried yet; the CPU says whether it most likely will.
-    return existsSync("/dev/kvm") && cpuHasVirtualisation(readFileSync("/proc/cpuinfo", "utf8"))
-      ? "usable"
-      : "unusable";
+    return access === "open" ? "usable" : "unusable";
   }
 }
 

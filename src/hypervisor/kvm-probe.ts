@@ -1,4 +1,4 @@
-import { accessSync, constants, readFileSync } from "node:fs";
+import { accessSync, constants, existsSync, readFileSync } from "node:fs";
 import { MvmError } from "../core/errors.ts";
 import { type RunResult, run } from "../core/process.ts";
 
@@ -13,27 +13,33 @@ const PROBE_TIMEOUT_MS = 2000;
  * then a tiny guest must really run.
  */
 export async function probeKvm(runTinyGuest: () => Promise<boolean>): Promise<KvmAnswer> {
+  const unusable = (reason: string): KvmAnswer => ({ usable: false, reason });
+  const access = kvmAccess();
+  if (access === "none")
+    return unusable(
+      "there is no /dev/kvm (load it: sudo modprobe kvm_intel, or kvm_amd; in a VM, let its host allow nested virtualisation)",
+    );
+  if (access === "useless")
+    return unusable("/dev/kvm is there, but the CPU shows no hardware virtualisation (vmx, svm)");
+  if (access === "forbidden")
+    return unusable("you may not open /dev/kvm (sudo usermod -aG kvm $USER, and log in again)");
+  return (await runTinyGuest()) ? { usable: true } : unusable("/dev/kvm is there, but a tiny guest did not run on it");
+}
+
+/** What can be said of /dev/kvm before it is tried: who may not open one that is useless needs no permission. */
+export function kvmAccess(): "none" | "useless" | "forbidden" | "open" {
+  if (!existsSync("/dev/kvm")) return "none";
+  if (!cpuHasVirtualisation(readFileSync("/proc/cpuinfo", "utf8"))) return "useless";
   try {
     accessSync("/dev/kvm", constants.R_OK | constants.W_OK);
-  } catch (error) {
-    return { usable: false, reason: describeAccess(error) };
+    return "open";
+  } catch {
+    return "forbidden";
   }
-  if (!cpuHasVirtualisation(readFileSync("/proc/cpuinfo", "utf8"))) {
-    return { usable: false, reason: "/dev/kvm is there, but the CPU shows no hardware virtualisation (vmx, svm)" };
-  }
-  return (await runTinyGuest())
-    ? { usable: true }
-    : { usable: false, reason: "/dev/kvm is there, but a tiny guest did not run on it" };
 }
 
 export function cpuHasVirtualisation(cpuinfo: string): boolean {
   return /^flags\s*:.*\b(vmx|svm)\b/m.test(cpuinfo);
-}
-
-function describeAccess(error: unknown): string {
-  return (error as NodeJS.ErrnoException).code === "ENOENT"
-    ? "there is no /dev/kvm (load it: sudo modprobe kvm_intel, or kvm_amd; in a VM, let its host allow nested virtualisation)"
-    : "you may not open /dev/kvm (sudo usermod -aG kvm $USER, and log in again)";
 }
 
 /** Runs a hypervisor with a tiny guest; undefined if it did not end in time, as on a KVM that hangs. */
