@@ -24,7 +24,7 @@ import { type Bind, confinedCommand, INSIDE } from "./firecracker-namespace.ts";
 import { FIRECRACKER_INSTALL_HINT, type FirecrackerFacts, probeFirecracker } from "./firecracker-probe.ts";
 import { firecrackerFeatures } from "./firecracker-version.ts";
 import { requireAlive } from "./require-alive.ts";
-import { hasEnded, killVm, networkPrefix, parentDeathPrefix, readLog, startVmProcess } from "./vm-process.ts";
+import { hasEnded, killVm, networkPrefix, parentDeathPrefix, readLog, startVmProcess, vmDied } from "./vm-process.ts";
 
 const AGENT_PORT = 52;
 
@@ -192,18 +192,13 @@ function requireResume(version: string): void {
 function explainEnd(directory: string, cause?: unknown): MvmError {
   const log = readLog(join(directory, HYPERVISOR_LOG));
   const console = readLog(join(directory, CONSOLE_LOG));
-  const detail = [lastLines(log, 5), lastLines(console, 15)].filter(Boolean).join("\n") || "it left no message";
   // It says its version as soon as it runs.
   if (!`${log}${console}`.includes("Firecracker")) {
     return new MvmError("VM_START_FAILED", "Firecracker could not be started in a mount namespace of its own", {
-      detail,
+      detail: lastLines(log, 5) || "it left no message",
       hint: "run mvmctl as root, or allow user namespaces: sudo sysctl kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0",
       cause,
     });
   }
-  return new MvmError("VM_DIED", "the VM ended by itself", {
-    detail,
-    hint: "if the guest ran out of memory, give it more with --mem",
-    cause,
-  });
+  return vmDied(directory, cause);
 }

@@ -3,9 +3,10 @@ import { test } from "node:test";
 import { QEMU_HERE } from "../../test/support/data-directory.ts";
 import type { VmConfig } from "./driver.ts";
 import {
-  AGENT_PORT_COUNT,
   kernelCommandLine,
+  LEAST_AGENT_PORTS,
   type MemorySource,
+  MOST_AGENT_PORTS,
   type QemuHost,
   qemuArguments,
 } from "./qemu-arguments.ts";
@@ -40,7 +41,15 @@ test("a VM is made of what its configuration says", () => {
   assert.deepEqual(values(args, "-kernel"), ["/revision/vmlinux"]);
   assert.deepEqual(values(args, "-initrd"), ["/revision/initrd"]);
   assert.deepEqual(values(args, "-object"), ["memory-backend-ram,id=ram,size=512M"]);
-  assert.equal(args.filter((argument) => argument.startsWith("virtserialport,")).length, AGENT_PORT_COUNT);
+  assert.equal(agentPorts(args), MOST_AGENT_PORTS);
+});
+
+function agentPorts(args: string[]): number {
+  return args.filter((argument) => argument.startsWith("virtserialport,")).length;
+}
+
+test("a small guest has fewer agent ports, which take memory", () => {
+  assert.equal(agentPorts(qemuArguments({ ...config, memMiB: 128 }, tcg, anonymous, undefined)), LEAST_AGENT_PORTS);
 });
 
 /** All arguments but those that may differ between a VM that was captured and its clones. */

@@ -6,10 +6,19 @@ import { CONSOLE_LOG, type HypervisorIdentity, type SnapshotFiles, type VmConfig
  * share everything here except where the memory comes from. Change the devices, or how a restored guest's agent is spoken to, and
  * count up QEMU_LAYOUT: older snapshots no longer fit.
  */
-export const QEMU_LAYOUT = 5;
+export const QEMU_LAYOUT = 6;
 
-/** Agent ports: QEMU's socket chardev serves one client at a time, so a VM has several. */
-export const AGENT_PORT_COUNT = 8;
+/**
+ * Agent ports: QEMU's socket chardev serves one client at a time, so a VM has several. Each takes 4 MiB of the guest: its kernel keeps
+ * a page at hand for each of the 1,024 entries that a queue has behind virtio-mmio (VIRTQUEUE_MAX_SIZE in QEMU).
+ */
+export const MOST_AGENT_PORTS = 8;
+export const LEAST_AGENT_PORTS = 4;
+const SMALL_GUEST_MIB = 256;
+
+function agentPorts(memMiB: number): number {
+  return memMiB < SMALL_GUEST_MIB ? LEAST_AGENT_PORTS : MOST_AGENT_PORTS;
+}
 
 /** Names relative to the VM's directory, which is QEMU's working directory: socket paths have 108 bytes at most (unix(7)). */
 export const QMP_SOCKET = "qmp.sock";
@@ -135,7 +144,7 @@ export function qemuArguments(
         ]
       : [],
     ["-device", "virtio-serial-device,max_ports=16"],
-    ...Array.from({ length: AGENT_PORT_COUNT }, (_, index) => [
+    ...Array.from({ length: agentPorts(config.memMiB) }, (_, index) => [
       "-chardev",
       `socket,id=agent${index},path=${agentSocket(index)},server=on,wait=off`,
       "-device",

@@ -1,7 +1,7 @@
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { MvmError } from "../core/errors.ts";
-import { lastLines } from "../core/text.ts";
 import { connectUnix } from "../core/unix-socket.ts";
 import {
   CONSOLE_LOG,
@@ -14,9 +14,10 @@ import {
   type VmRef,
 } from "./driver.ts";
 import {
-  AGENT_PORT_COUNT,
   agentSocket,
+  LEAST_AGENT_PORTS,
   type MemorySource,
+  MOST_AGENT_PORTS,
   QMP_SOCKET,
   qemuArguments,
   VMSTATE_FD,
@@ -24,14 +25,14 @@ import {
 import { probeQemu, QEMU_INSTALL_HINT, type QemuFacts } from "./qemu-probe.ts";
 import { QmpClient } from "./qmp.ts";
 import { requireAlive } from "./require-alive.ts";
-import { hasEnded, killVm, networkPrefix, parentDeathPrefix, readLog, startVmProcess } from "./vm-process.ts";
+import { hasEnded, killVm, networkPrefix, parentDeathPrefix, readLog, startVmProcess, vmDied } from "./vm-process.ts";
 
 /** A QEMU that has not answered its control socket by then hangs. */
 const CONTROL_TIMEOUT_MS = 5000;
 /** The state of a VM whose memory stays in its file is some 100 kB: a minute means that the disk hangs. */
 const SNAPSHOT_TIMEOUT_MS = 60_000;
 
-const AGENT_SOCKETS = Array.from({ length: AGENT_PORT_COUNT }, (_, index) => agentSocket(index));
+const AGENT_SOCKETS = Array.from({ length: MOST_AGENT_PORTS }, (_, index) => agentSocket(index));
 
 /** QEMU's microvm machine: KVM where it works, emulation everywhere else. */
 export function createQemuDriver(host: { cacheDir: string; env: NodeJS.ProcessEnv }): Driver {
@@ -124,10 +125,12 @@ export function createQemuDriver(host: { cacheDir: string; env: NodeJS.ProcessEn
 
     kill: killVm,
     explainEnd,
-    agentEndpoint: (directory) => ({
-      kind: "ports",
-      sockets: AGENT_SOCKETS.map((socket) => join(directory, socket)),
-    }),
+    agentEndpoint(directory) {
+      const sockets = AGENT_SOCKETS.map((socket) => join(directory, socket));
+      const there = sockets.filter((socket) => existsSync(socket));
+      // One that has yet to start will have at least so many.
+      return { kind: "ports", sockets: there.length > 0 ? there : sockets.slice(0, LEAST_AGENT_PORTS) };
+    },
     logFiles: (directory) => ({ console: join(directory, CONSOLE_LOG), hypervisor: join(directory, HYPERVISOR_LOG) }),
   };
 }
@@ -207,9 +210,5 @@ function explainEnd(directory: string): MvmError {
       hint: `choose another host port: -p ${Number(port[2]) + 1}:GUEST`,
     });
   }
-  const console = readLog(join(directory, CONSOLE_LOG));
-  return new MvmError("VM_DIED", "the VM ended by itself", {
-    detail: [lastLines(log, 5), lastLines(console, 15)].filter(Boolean).join("\n") || "it left no message",
-    hint: "if the guest ran out of memory, give it more with --mem",
-  });
+  return vmDied(directory);
 }

@@ -12,7 +12,9 @@ import {
   signalProcess,
   VM_DIRECTORY_VARIABLE,
 } from "../core/process-identity.ts";
-import type { StartOptions, VmNetwork, VmRef } from "./driver.ts";
+import { lastLines } from "../core/text.ts";
+import { CONSOLE_LOG, HYPERVISOR_LOG, type StartOptions, type VmNetwork, type VmRef } from "./driver.ts";
+import { panicOn } from "./guest-panic.ts";
 
 /** What the processes of all hypervisors have in common: how they are started, found, ended. */
 
@@ -124,6 +126,19 @@ function letGo(fd: number): void {
   } catch {
     // it is closed all the same (close(2))
   }
+}
+
+/** The error for a VM that ended by itself, from what it left in its logs. */
+export function vmDied(directory: string, cause?: unknown): MvmError {
+  const console = readLog(join(directory, CONSOLE_LOG));
+  const panic = panicOn(console);
+  const why = panic?.outOfMemory ? "the guest ran out of memory" : panic && `its kernel panicked: ${panic.reason}`;
+  const said = [lastLines(readLog(join(directory, HYPERVISOR_LOG)), 5), panic?.lines ?? lastLines(console, 15)];
+  return new MvmError("VM_DIED", `the VM ended by itself${why ? `: ${why}` : ""}`, {
+    detail: said.filter(Boolean).join("\n") || "it left no message",
+    hint: panic?.outOfMemory ? "give it more: --mem MiB" : "if the guest ran out of memory, give it more with --mem",
+    cause,
+  });
 }
 
 /** A log, as far as there is one. */

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { bootId } from "../core/process-identity.ts";
 import { lastLines } from "../core/text.ts";
 import { CONSOLE_LOG, HYPERVISOR_LOG } from "../hypervisor/driver.ts";
+import { panicOn } from "../hypervisor/guest-panic.ts";
 import type { InstanceRecord } from "./record.ts";
 
 /** A panic's trace is some 4 kB; what was written before is not about the end. */
@@ -20,8 +21,9 @@ export function whyDead({ state, starter, process }: InstanceRecord, directory: 
 
 /** The same from the ends of its logs. Exported for its test. */
 export function whyEnded({ console, hypervisor }: { console: string; hypervisor: string }): string {
-  const panic = [...console.matchAll(/Kernel panic - not syncing: ([^\r\n]*)/g)].at(-1)?.[1];
-  if (panic !== undefined) return `the guest's kernel panicked: ${shown(panic)}`;
+  const panic = panicOn(console);
+  if (panic)
+    return panic.outOfMemory ? "the guest ran out of memory" : `the guest's kernel panicked: ${shown(panic.reason)}`;
   if (saysShutDown(console)) return "the guest shut itself down";
   const said = hypervisor
     .split(/\r?\n/)

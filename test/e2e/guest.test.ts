@@ -66,8 +66,14 @@ describe("what a guest does by itself", () => {
   });
 
   test("a guest with hardly any free memory is captured, too", async () => {
-    await mvm.ok(["template", "create", "tiny", "--flake", join(REPOSITORY, "examples", "hello"), "--mem", "96"]);
+    await mvm.ok(["template", "create", "tiny", "--flake", join(REPOSITORY, "examples", "hello"), "--mem", "88"]);
     await mvm.ok(["template", "build", "tiny", "--snapshot"]);
+  });
+
+  test("a guest that has too little memory to boot is said to have", async () => {
+    const said = await mvm.fails(["run", "hello", "--name", "short", "--mem", "64"], "VM_DIED");
+    assert.match(said, /the guest ran out of memory\n/);
+    assert.match(said, /give it more: --mem/);
   });
 
   test("a service with restartOnWake is started anew by a restore, others run on; both write to their log files", async () => {

@@ -274,11 +274,11 @@ describe("a registry that is wrong, and commands that are killed", () => {
     await bob.ok(["template", "pull", "web"]);
   });
 
-  test("a disk that is too small is found before anything is fetched, and what was there stays", async () => {
+  test("a disk that is too small is found before anything is fetched, and what was there stays", async (t) => {
     const small = join(bob.dataDir, "small");
     mkdirSync(small);
     const mounted = await run("mount", ["-t", "tmpfs", "-o", "size=8m", "small", small]);
-    assert.equal(mounted.exitCode, 0, mounted.stderr);
+    if (mounted.exitCode !== 0) return t.skip(`a small file system can't be mounted: ${mounted.stderr.trim()}`);
     try {
       writeFileSync(join(small, "mine"), "precious");
       const full = { env: { MVM_DATA_DIR: small } };
