@@ -55,16 +55,30 @@ let
       else fail "${where} must be like 127.0.0.1:5432";
   };
 
+  # What is said over a TCP connection, and what has to be heard.
+  exchange = where: settings:
+    let
+      given = builtins.intersectAttrs { healthSend = null; healthExpect = null; } settings;
+      wrong = builtins.filter (field: !(isText given.${field})) (builtins.attrNames given);
+    in
+    if given != { } && !(settings ? healthTcp) then fail "${where}: healthSend and healthExpect are for healthTcp"
+    else if wrong != [ ] then fail "${where}.${builtins.head wrong} must be a text"
+    else if given ? healthSend && !(given ? healthExpect) then
+      fail "${where}: healthSend needs healthExpect, which a healthy answer contains"
+    else given;
+
   healthCheck = key: given:
     let
       where = "healthChecks.${checkName "health check" key}";
-      settings = checkFields where (builtins.attrNames probes ++ [ "healthIntervalSecs" "healthTimeoutSecs" "user" ]) given;
+      settings = checkFields where
+        (builtins.attrNames probes ++ [ "healthSend" "healthExpect" "healthIntervalSecs" "healthTimeoutSecs" "user" ])
+        given;
       chosen = builtins.filter (probe: settings ? ${probe}) (builtins.attrNames probes);
       probe =
         if builtins.length chosen == 1 then builtins.head chosen
         else fail "${where} needs exactly one of ${text.list (builtins.attrNames probes)}";
     in
-    {
+    exchange where settings // {
       ${probe} = probes.${probe} "${where}.${probe}" settings.${probe};
       healthIntervalSecs = checkSecs "${where}.healthIntervalSecs" (settings.healthIntervalSecs or 5);
       healthTimeoutSecs = checkSecs "${where}.healthTimeoutSecs" (settings.healthTimeoutSecs or 10);

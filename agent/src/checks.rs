@@ -151,7 +151,10 @@ impl Check {
                 .await
                 .unwrap_or_else(|error| (None, format!("can't be run: {error}"))),
             Probe::Http(target) => self.ask(probe::http(target, early)).await,
-            Probe::Tcp(target) => self.ask(probe::tcp(target, early)).await,
+            Probe::Tcp(target) => {
+                let (send, expect) = (&self.config.health_send, &self.config.health_expect);
+                self.ask(probe::tcp(target, send, expect, early)).await
+            }
         };
         Outcome {
             exit_code,

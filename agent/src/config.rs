@@ -52,6 +52,12 @@ pub struct ServiceConfig {
 pub struct CheckConfig {
     #[serde(flatten)]
     pub probe: Probe,
+    /// What a TCP check says first.
+    #[serde(default)]
+    pub health_send: String,
+    /// What the answer to it has to contain; nothing means that a connection is enough.
+    #[serde(default)]
+    pub health_expect: String,
     #[serde(default = "default_interval")]
     pub health_interval_secs: f64,
     #[serde(default = "default_timeout")]

@@ -102,9 +102,45 @@ pub fn connect_early(address: SocketAddr) -> Early {
     })
 }
 
-/// Passes when something accepts the connection.
-pub async fn tcp(target: &TcpTarget, early: Option<Early>) -> Result<(), String> {
-    connect(target.0, early).await.map(|_| ())
+/// Passes when something accepts the connection and, if something is expected, says it: in the beginning of its answer.
+pub async fn tcp(
+    target: &TcpTarget,
+    send: &str,
+    expect: &str,
+    early: Option<Early>,
+) -> Result<(), String> {
+    let mut stream = connect(target.0, early).await?;
+    let mut answer = Vec::new();
+    match converse(&mut stream, send, expect, &mut answer).await {
+        Ok(true) => Ok(()),
+        Err(error) if answer.is_empty() => Err(format!("{}: {error}", target.0)),
+        _ => Err(format!(
+            "{}: '{}' is expected, and the answer is '{}'",
+            target.0,
+            expect.escape_default(),
+            answer.escape_ascii()
+        )),
+    }
+}
+
+async fn converse(
+    stream: &mut TcpStream,
+    send: &str,
+    expect: &str,
+    answer: &mut Vec<u8>,
+) -> io::Result<bool> {
+    stream.write_all(send.as_bytes()).await?;
+    let mut shown = stream.take(SHOWN_BYTES);
+    while !contains(answer, expect.as_bytes()) {
+        if shown.read_buf(answer).await? == 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    needle.is_empty() || haystack.windows(needle.len()).any(|part| part == needle)
 }
 
 /// Passes as soon as the answer is known to be a success or a redirection (RFC 9110, 15: 2xx and 3xx).
@@ -241,14 +277,42 @@ mod tests {
     async fn a_tcp_check_passes_when_somebody_listens() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = TcpTarget(listener.local_addr().unwrap());
-        assert_eq!(tcp(&target, None).await, Ok(()));
+        assert_eq!(tcp(&target, "", "", None).await, Ok(()));
         let early = connect_early(target.0);
-        assert_eq!(tcp(&target, Some(early)).await, Ok(()));
+        assert_eq!(tcp(&target, "", "", Some(early)).await, Ok(()));
         drop(listener);
         let early = connect_early(target.0);
-        assert!(tcp(&target, Some(early))
+        assert!(tcp(&target, "", "", Some(early))
             .await
             .unwrap_err()
             .contains("refused"));
+    }
+
+    #[tokio::test]
+    async fn a_tcp_check_that_expects_an_answer_passes_on_that_alone_and_shows_another() {
+        async fn ask(answer: &'static str, expect: &str) -> Result<(), String> {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let target = TcpTarget(listener.local_addr().unwrap());
+            let serve = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = [0; 6];
+                stream.read_exact(&mut request).await.unwrap();
+                assert_eq!(&request, b"PING\r\n");
+                for part in answer.as_bytes().chunks(3) {
+                    stream.write_all(part).await.unwrap();
+                }
+            };
+            tokio::join!(tcp(&target, "PING\r\n", expect, None), serve).0
+        }
+        assert_eq!(ask("+PONG\r\n", "+PONG").await, Ok(()));
+        let loading = ask("-LOADING dataset\r\n", "+PONG").await.unwrap_err();
+        assert!(
+            loading.ends_with(r"'+PONG' is expected, and the answer is '-LOADING dataset\r\n'"),
+            "{loading}"
+        );
+        assert!(ask("", "+PONG")
+            .await
+            .unwrap_err()
+            .ends_with("the answer is ''"));
     }
 }

@@ -21,7 +21,9 @@
       };
 
       healthChecks.ping = {
-        healthCmd = "test \"$(redis-cli ping)\" = PONG";
+        healthTcp = "127.0.0.1:6379";
+        healthSend = "PING\r\n";
+        healthExpect = "+PONG";
         healthIntervalSecs = 2;
         healthTimeoutSecs = 5;
       };

@@ -46,6 +46,7 @@ test("a service runs as app, and a health check has its intervals, unless the fl
       services.web = { command = "serve"; env.PORT = 80; };
       healthChecks.up = { healthCmd = "true"; };
       healthChecks.page = { healthHttp = "http://127.0.0.1:80/"; };
+      healthChecks.ping = { healthTcp = "127.0.0.1:6379"; healthSend = "PING\\r\\n"; healthExpect = "+PONG"; };
     }`),
   );
   assert.equal(error, "");
@@ -67,6 +68,10 @@ test("a service runs as app, and a health check has its intervals, unless the fl
     },
     healthChecks: {
       page: { healthHttp: "http://127.0.0.1:80/", healthIntervalSecs: 5, healthTimeoutSecs: 10, user: "app" },
+      ping: {
+        ...{ healthTcp: "127.0.0.1:6379", healthSend: "PING\r\n", healthExpect: "+PONG" },
+        ...{ healthIntervalSecs: 5, healthTimeoutSecs: 10, user: "app" },
+      },
       up: { healthCmd: "true", healthIntervalSecs: 5, healthTimeoutSecs: 10, user: "app" },
     },
     hooks: { preSnapshot: [], postRestore: [] },
@@ -165,6 +170,16 @@ for (const [what, settings, message] of [
     "a request to what is no address",
     '{ healthChecks.up = { healthHttp = "127.0.0.1:80"; }; }',
     /healthChecks\.up\.healthHttp must be like http:/,
+  ],
+  [
+    "words that nobody hears",
+    '{ healthChecks.up = { healthTcp = "127.0.0.1:80"; healthSend = "PING"; }; }',
+    /healthSend needs healthExpect/,
+  ],
+  [
+    "words for a command",
+    '{ healthChecks.up = { healthCmd = "x"; healthExpect = "PONG"; }; }',
+    /healthSend and healthExpect are for healthTcp/,
   ],
   [
     "an interval of nothing",

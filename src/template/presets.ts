@@ -127,7 +127,9 @@ services.redis = {
 };
 
 healthChecks.ping = {
-  healthCmd = "test \\"$(redis-cli ping)\\" = PONG";
+  healthTcp = "127.0.0.1:6379";
+  healthSend = "PING\\r\\n";
+  healthExpect = "+PONG";
   healthIntervalSecs = 5;
   healthTimeoutSecs = 5;
 };`,
