@@ -26,7 +26,7 @@ if (args.length === 1 && (args[0] === "--version" || args[0] === "-V")) {
   process.exit(code);
 }
 
-/** A clone has the sources and runs them as they are; the published package has what was compiled from them. */
+/** A clone has the sources and runs them as they are; the published package has what was compiled from them, some commands by themselves. */
 async function loadMain() {
   const home = () => process.env.HOME || process.getBuiltinModule("os").homedir();
   const dataDir = process.env.MVM_DATA_DIR || join(home(), ".mvm");
@@ -39,7 +39,8 @@ async function loadMain() {
   const { load } = await import("./load.js");
   const command = args.slice(0, COMMAND_GROUPS.includes(args[0]) ? 2 : 1).join("-");
   const purpose = /^[a-z]+(-[a-z-]+)?$/.test(command) ? command : "any";
-  const compiled = load(join(root, "dist", "lib", "main.cjs"), cache, purpose);
+  const [own, all] = [purpose, "main"].map((name) => join(root, "dist", "lib", `${name}.cjs`));
+  const compiled = load(existsSync(own) ? own : all, cache, purpose);
   return { main: compiled.exports.main, keep: compiled.keep };
 }
 

@@ -39,20 +39,41 @@ const lateBuiltins: Plugin = {
   },
 };
 
-// The command is one file of CommonJS: a file costs Node a millisecond to load, and the imports of an ES module are all
-// loaded before anything runs.
-const command = join(out, "lib", "main.cjs");
-await build({
-  ...common,
-  entryPoints: ["src/cli/main.ts"],
-  outfile: command,
-  format: "cjs",
-  plugins: [lateBuiltins],
-  define: { "import.meta.url": "__url", "import.meta.dirname": "__dirname" },
-  banner: { js: '"use strict"; const __url = require("node:url").pathToFileURL(__filename).href;' },
+/** Leaves out the pages of all commands but one: the launcher has the file run no other. */
+const pageOf = (command: string): Plugin => ({
+  name: "one-page",
+  setup({ onResolve }) {
+    onResolve({ filter: /^\.\/commands\// }, ({ path, kind }) =>
+      kind === "dynamic-import" && path !== `./commands/${command}.ts`
+        ? { path: "./main.cjs", external: true }
+        : undefined,
+    );
+  },
 });
-// It is read as Latin-1: V8 keeps two bytes for each character of a text that has one beyond.
-if (/[^\0-\x7f]/.test(readFileSync(command, "utf8"))) throw new Error(`${command} has characters beyond ASCII`);
+
+/**
+ * The command is one file of CommonJS: a file costs Node a millisecond to load, and the imports of an ES module are all
+ * loaded before anything runs.
+ */
+async function buildCommand(name: string, plugins: Plugin[]): Promise<void> {
+  const outfile = join(out, "lib", `${name}.cjs`);
+  await build({
+    ...common,
+    entryPoints: ["src/cli/main.ts"],
+    outfile,
+    format: "cjs",
+    plugins: [lateBuiltins, ...plugins],
+    define: { "import.meta.url": "__url", "import.meta.dirname": "__dirname" },
+    banner: { js: '"use strict"; const __url = require("node:url").pathToFileURL(__filename).href;' },
+  });
+  // It is read as Latin-1: V8 keeps two bytes for each character of a text that has one beyond.
+  if (/[^\0-\x7f]/.test(readFileSync(outfile, "utf8"))) throw new Error(`${outfile} has characters beyond ASCII`);
+}
+
+/** What is started by the dozen has a file of its own, which bin/mvmctl.js prefers: it is loaded 2 ms sooner. */
+const QUICK_COMMANDS = ["run", "exec"];
+await buildCommand("main", []);
+for (const command of QUICK_COMMANDS) await buildCommand(command, [pageOf(command)]);
 await build({
   ...common,
   entryPoints: { index: "src/index.ts" },
