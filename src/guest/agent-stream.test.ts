@@ -56,6 +56,16 @@ test("a guest that does not answer is given up at the deadline", async () => {
   assert.ok(Date.now() - before < 3000);
 });
 
+test("a VM that closes its sockets as it ends is said to have ended, a moment later", async () => {
+  await using guest = await useFakeGuest((connection) => void connection.end());
+  let asked = 0;
+  const checkAlive = () => {
+    asked++;
+    if (asked > 3) throw new Error("the VM died");
+  };
+  await assert.rejects(openAgentStream(guest.endpoint, { ...soon(), checkAlive }), /the VM died/);
+});
+
 test("a VM that has ended is not waited for", async () => {
   await using guest = await useFakeGuest((connection) => void connection.resume());
   const checkAlive = () => {

@@ -31,6 +31,8 @@ export interface OpenOptions {
 const FILLER = Buffer.alloc(16_384 + 9, 0xff);
 const DEFAULT_REPEAT_MS = 200;
 const MAX_REPEAT_MS = 5000;
+/** From closing its sockets to the end of a hypervisor's process. */
+const ENDING_MS = 500;
 /** A handshake's answer follows at most what an HTTP/2 window lets the guest have sent before. */
 const MAX_DISCARDED_BYTES = 16 * 1024 * 1024;
 
@@ -161,6 +163,7 @@ async function handshake(socket: Socket, greeting: Greeting, options: OpenOption
     if (typeof outcome === "object") return outcome.answer;
     options.signal?.throwIfAborted();
     options.checkAlive?.();
+    if (outcome === "ended" && greeting.repeatable) await seeWhetherItEnds(options);
     if (outcome === "ended" || Date.now() >= options.deadlineMs) throw unreachable(outcome);
     // Unsent bytes mean that the guest does not read yet: more would not help it.
     if (greeting.repeatable && socket.writableLength === 0) {
@@ -169,6 +172,15 @@ async function handshake(socket: Socket, greeting: Greeting, options: OpenOption
     }
     repeatMs = Math.min(repeatMs * 2, MAX_REPEAT_MS);
     next = Date.now() + repeatMs;
+  }
+}
+
+/** A VM that ends closes its sockets before its process is gone, and why it ended says more. @throws what `checkAlive` does */
+async function seeWhetherItEnds({ checkAlive }: OpenOptions): Promise<void> {
+  const until = Date.now() + ENDING_MS;
+  while (checkAlive && Date.now() < until) {
+    checkAlive();
+    await delay(5);
   }
 }
 
