@@ -5,6 +5,7 @@ import { acquireLock, type Lock, tryLock } from "../core/locks.ts";
 import { randomBytes } from "../core/random.ts";
 import { connectUnix } from "../core/unix-socket.ts";
 import type { AgentEndpoint } from "../hypervisor/driver.ts";
+import { ENDING_MS } from "../hypervisor/vm-process.ts";
 
 /**
  * Opens the byte stream to a guest's agent: docs/agent-api.md, "The byte stream".
@@ -31,8 +32,6 @@ export interface OpenOptions {
 const FILLER = Buffer.alloc(16_384 + 9, 0xff);
 const DEFAULT_REPEAT_MS = 200;
 const MAX_REPEAT_MS = 5000;
-/** From closing its sockets to the end of a hypervisor's process. */
-const ENDING_MS = 500;
 /** A handshake's answer follows at most what an HTTP/2 window lets the guest have sent before. */
 const MAX_DISCARDED_BYTES = 16 * 1024 * 1024;
 

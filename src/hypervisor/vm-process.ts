@@ -20,7 +20,7 @@ import { panicOn } from "./guest-panic.ts";
 
 const KILL_TIMEOUT_MS = 5000;
 /** From closing its sockets to the end of a hypervisor's process. */
-const ENDING_MS = 500;
+export const ENDING_MS = 500;
 
 export interface VmProcess {
   /** The VM's directory: the working directory, and what the process is found by. */

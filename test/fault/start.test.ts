@@ -170,6 +170,7 @@ describe("starting instances, and what can go wrong", () => {
 
   test("a full disk is found before anything is written", async (t) => {
     const place = mkdtempSync(join(tmpdir(), "mvm-small-"));
+    t.after(() => rmSync(place, { recursive: true, force: true }));
     const mounted = await run("mount", ["-t", "tmpfs", "-o", "size=24m", "small", place]);
     if (mounted.exitCode !== 0) return t.skip(`a small file system can't be mounted: ${mounted.stderr.trim()}`);
     try {
@@ -185,7 +186,6 @@ describe("starting instances, and what can go wrong", () => {
       assert.equal((await small.json<{ revisions: unknown[] }>(["template", "info", "hello"])).revisions.length, 1);
     } finally {
       await run("umount", ["-l", place]);
-      rmSync(place, { recursive: true, force: true });
     }
   });
 });
